@@ -1,0 +1,87 @@
+"""Everything that detkit shows on a terminal; the one module that uses rich.
+
+On a terminal: a live progress bar and coloured tables. Elsewhere (a file, a pipe, CI): plain lines.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from detkit.errors import DetkitError
+
+T = TypeVar("T")
+_out = Console(highlight=False)
+_err = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """Print a line, as it is (no markup: file and class names are untrusted)."""
+    _out.print(escape(text), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning to standard error."""
+    _err.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
+
+
+def progress_bar(*, live: bool | None = None) -> Progress:
+    """A live bar with count, time taken and time left; shown on a terminal alone."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}", markup=False),
+        console=_err,
+        transient=True,
+        disable=not (_err.is_terminal if live is None else live),
+    )
+
+
+def progress(iterable: Iterable[T], total: int | None, description: str) -> Iterator[T]:
+    """Iterate under a progress bar; elsewhere than on a terminal say only what begins."""
+    if not _err.is_terminal:
+        say(f"{description} ({total})" if total is not None else description)
+        yield from iterable
+        return
+    with progress_bar() as bar:
+        yield from bar.track(iterable, total=total, task_id=bar.add_task(description, total=total, status=""))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table; numbers are aligned right, None is shown as n/a."""
+    rows = [list(row) for row in rows]
+    table = Table(title=escape(title), title_justify="left")
+    for index, name in enumerate(columns):
+        numeric = all(row[index] is None or isinstance(row[index], (int, float)) for row in rows)
+        table.add_column(escape(name), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    _out.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "n/a"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return escape(str(value))
+
+
+def run_tool(main: Callable[[], int | None]) -> int:
+    """Run a script's ``main`` and turn what a user can mend into one message and exit status 2."""
+    try:
+        return main() or 0
+    except DetkitError as error:
+        _err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        return 2
+    except BrokenPipeError:
+        # The reader of our output went away (`tool | head`): nothing is wrong, and nothing more can be said.
+        sys.stderr.close()
+        return 0
