@@ -108,7 +108,9 @@ class Model(Section):
                 f"anchor_sizes has {len(self.anchor_sizes)} lists for {len(self.levels)} levels; give one per level"
             )
         if len({len(sizes) for sizes in self.anchor_sizes}) != 1:
-            raise ValueError("anchor_sizes must have the same number of sizes on every level: the head is shared")
+            raise ValueError(
+                "anchor_sizes must have the same number of sizes on every level: the head is shared"
+            )
         return self
 
 

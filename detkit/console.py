@@ -4,17 +4,26 @@ On a terminal: a live progress bar and coloured tables. Elsewhere (a file, a pip
 """
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from detkit.errors import DetkitError
 
 T = TypeVar("T")
+PLAIN_LINE_SECONDS = 30
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
@@ -45,13 +54,19 @@ def progress_bar(*, live: bool | None = None) -> Progress:
 
 
 def progress(iterable: Iterable[T], total: int | None, description: str) -> Iterator[T]:
-    """Iterate under a progress bar; elsewhere than on a terminal say only what begins."""
-    if not _err.is_terminal:
-        say(f"{description} ({total})" if total is not None else description)
-        yield from iterable
+    """Iterate under a progress bar; elsewhere than on a terminal print a line every half minute."""
+    if _err.is_terminal:
+        with progress_bar() as bar:
+            yield from bar.track(
+                iterable, total=total, task_id=bar.add_task(description, total=total, status="")
+            )
         return
-    with progress_bar() as bar:
-        yield from bar.track(iterable, total=total, task_id=bar.add_task(description, total=total, status=""))
+    spoken = time.monotonic()
+    for count, item in enumerate(iterable):
+        if time.monotonic() - spoken > PLAIN_LINE_SECONDS:
+            spoken = time.monotonic()
+            say(f"{description}: {count}" + ("" if total is None else f" of {total}"))
+        yield item
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -1,0 +1,278 @@
+"""From a configuration to objects, by explicit calls: the one place where keys meet constructors."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from detkit.config import DATA_ROOT_VARIABLE, Config, Resize, Split, parse_config
+from detkit.console import say
+from detkit.criterion import DetectionCriterion
+from detkit.data.coco import CocoAnnotations, read_coco
+from detkit.data.dataset import DetectionDataset
+from detkit.data.loader import BatchOrder, evaluation_loader, training_loader
+from detkit.data.transforms import EvaluationTransform, TrainingTransform, resized_size
+from detkit.devices import choose_device, choose_precision
+from detkit.errors import ConfigError
+from detkit.evaluation import GroundTruth, read_ground_truth
+from detkit.models import (
+    AnchorGenerator,
+    PostProcess,
+    PyramidBackbone,
+    RetinaNet,
+    RetinaNetHead,
+    load_weights,
+)
+from detkit.training.averaging import moving_average
+from detkit.training.checkpoint import load_checkpoint
+from detkit.training.learner import Batch, Learner
+from detkit.training.loop import Plan, Run
+from detkit.training.optimiser import build_optimiser
+from detkit.training.schedule import LearningRateSchedule
+from detkit.training.validation import Validator
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained model with all that is needed to predict."""
+
+    model: RetinaNet
+    config: Config
+    category_ids: tuple[int, ...]
+    device: torch.device
+    dtype: torch.dtype
+
+
+def build_run(config: Config) -> Run:
+    """Everything of a training run, from its configuration."""
+    device = choose_device(config.device)
+    dtype = choose_precision(config.precision, device)
+    annotations, images = read_split(config, config.data.train)
+    # Seeded here and nowhere else: the initial weights, and then dropout, draw from torch's global generator.
+    torch.manual_seed(config.seed)
+    model = build_model(config, annotations.class_names)
+    if config.model.weights is not None:
+        say(str(load_weights(model, config.model.weights)))
+    _place(model, config, device)
+    training = config.training
+    order = BatchOrder(len(annotations), training.batch_size * training.accumulate, seed=config.seed)
+    plan = _plan(config, order.steps_per_epoch)
+    transform = TrainingTransform(
+        config.data.resize.shorter,
+        config.data.resize.longest,
+        augment=config.data.augment,
+        min_visible=config.data.min_visible,
+    )
+    dataset = DetectionDataset(annotations, images, transform, seed=config.seed)
+
+    def batches_from(step: int) -> Iterator[Batch]:
+        return iter(
+            training_loader(
+                dataset,
+                order.between(step, plan.steps, parts=training.accumulate),
+                workers=config.data.workers,
+                stride=model.stride,
+                pin_memory=device.type == "cuda",
+            )
+        )
+
+    criterion = build_criterion(config)
+    return Run(
+        folder=Path(config.output),
+        plan=plan,
+        learner=_learner(config, model, criterion, plan.steps, device, dtype),
+        batches_from=batches_from,
+        validate=_validator(config, criterion, annotations, model.stride, device, dtype),
+        identity={
+            "config": config.model_dump(mode="json"),
+            "class_names": list(annotations.class_names),
+            "category_ids": list(annotations.category_ids),
+        },
+        tensorboard=training.tensorboard,
+    )
+
+
+def load_detector(path: str | os.PathLike, *, device: str = "auto", precision: str = "auto") -> Detector:
+    """The model of a checkpoint, in evaluation mode.
+
+    Raises:
+        WeightsError: the file is no checkpoint.
+        ConfigError: its configuration is not of this version of detkit, or the device is not there.
+    """
+    checkpoint = load_checkpoint(path)
+    config = parse_config(checkpoint["config"], source=str(path))
+    where = choose_device(device)
+    model = build_model(config, checkpoint["class_names"])
+    model.load_state_dict(checkpoint["model"])
+    _place(model, config, where)
+    return Detector(
+        model.eval(),
+        config,
+        tuple(checkpoint["category_ids"]),
+        where,
+        choose_precision(precision, where),  # type: ignore[arg-type]
+    )
+
+
+def build_model(config: Config, class_names: tuple[str, ...] | list[str]) -> RetinaNet:
+    """The detector, freshly initialised from torch's global generator."""
+    model = config.model
+    anchors = build_anchors(config)
+    backbone = PyramidBackbone(
+        model.backbone,
+        levels=model.levels,
+        channels=model.pyramid_channels,
+        extra_from=model.extra_from,
+        nodes=model.nodes,
+        frozen_batch_norm=model.frozen_batch_norm,
+    )
+    head = RetinaNetHead(
+        model.pyramid_channels,
+        anchors.per_location,
+        len(class_names),
+        depth=model.head_depth,
+        norm=model.head_norm,
+        activation=model.head_activation,
+        dropout=model.dropout,
+        prior=model.prior,
+    )
+    postprocess = PostProcess(**config.postprocess.model_dump())
+    return RetinaNet(
+        backbone, head, anchors, postprocess, class_names=class_names, mean=model.mean, std=model.std
+    )
+
+
+def build_anchors(config: Config) -> AnchorGenerator:
+    """The anchors of every pyramid level."""
+    model = config.model
+    return AnchorGenerator(
+        model.anchor_sizes, model.anchor_ratios, strides=[2**level for level in model.levels]
+    )
+
+
+def build_criterion(config: Config) -> DetectionCriterion:
+    """Matching and losses."""
+    return DetectionCriterion(**config.loss.model_dump(), **config.matcher.model_dump())
+
+
+def evaluation_size(resize: Resize, size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) that evaluation resizes an image of ``size`` to."""
+    return resized_size(size, _evaluated(resize), resize.longest)
+
+
+def build_evaluation_transform(config: Config) -> EvaluationTransform:
+    """The resize of evaluation; of several training sizes it takes the last."""
+    return EvaluationTransform(_evaluated(config.data.resize), config.data.resize.longest)
+
+
+def build_evaluation_loader(
+    config: Config, annotations: CocoAnnotations, images: Path, stride: int
+) -> DataLoader:
+    """All images of a split, in order, resized and not augmented."""
+    dataset = DetectionDataset(annotations, images, build_evaluation_transform(config))
+    return evaluation_loader(
+        dataset, batch_size=config.evaluation.batch_size, workers=config.data.workers, stride=stride
+    )
+
+
+def read_split(config: Config, split: Split) -> tuple[CocoAnnotations, Path]:
+    """The annotations of a split, narrowed to the configured classes, and its image folder."""
+    annotations, images = split_paths(config, split)
+    return read_coco(annotations, config.data.classes), images
+
+
+def read_split_truth(config: Config, split: Split) -> GroundTruth:
+    """What a split is measured against."""
+    return read_ground_truth(split_paths(config, split)[0], config.data.classes)
+
+
+def split_paths(config: Config, split: Split) -> tuple[Path, Path]:
+    """The annotation file and the image folder of a split.
+
+    Raises:
+        ConfigError: no data root is set, or one of the two is not there.
+    """
+    if config.data.root is None:
+        raise ConfigError(f"data.root: is not set; pass --data-root DIR or set {DATA_ROOT_VARIABLE}")
+    annotations = Path(config.data.root, split.annotations)
+    images = Path(config.data.root, split.images)
+    for path in (annotations, images):
+        if not path.exists():
+            raise ConfigError(f"{path}: there is no such file or folder; data.root is {config.data.root}")
+    return annotations, images
+
+
+def _plan(config: Config, steps_per_epoch: int) -> Plan:
+    training = config.training
+    stopping = training.early_stopping
+    return Plan(
+        epochs=training.epochs,
+        steps_per_epoch=steps_per_epoch,
+        accumulate=training.accumulate,
+        validate_every=training.validate_every,
+        metric=training.metric,
+        patience=stopping.patience if stopping else None,
+        min_gain=stopping.min_gain if stopping else 0.0,
+        checkpoint_every=training.checkpoint_every,
+        log_every=training.log_every,
+    )
+
+
+def _learner(
+    config: Config,
+    model: RetinaNet,
+    criterion: DetectionCriterion,
+    steps: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Learner:
+    decay = config.training.ema_decay
+    settings: dict[str, Any] = config.schedule.model_dump()
+    return Learner(
+        model=model,
+        criterion=criterion,
+        optimiser=build_optimiser(model, **config.optimiser.model_dump()),
+        schedule=LearningRateSchedule(steps=steps, **settings),
+        device=device,
+        dtype=dtype,
+        clip_norm=config.training.clip_norm,
+        average=None if decay is None else moving_average(model, decay),
+    )
+
+
+def _validator(
+    config: Config,
+    criterion: DetectionCriterion,
+    trained: CocoAnnotations,
+    stride: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Validator:
+    annotations, images = read_split(config, config.data.val)
+    if annotations.class_names != trained.class_names:
+        raise ConfigError(
+            f"data.val: its classes are {list(annotations.class_names)}, those of data.train "
+            f"{list(trained.class_names)}; name the classes to use in data.classes"
+        )
+    return Validator(
+        loader=build_evaluation_loader(config, annotations, images, stride),
+        ground_truth=read_split_truth(config, config.data.val),
+        criterion=criterion,
+        category_ids=annotations.category_ids,
+        device=device,
+        dtype=dtype,
+        backend=config.evaluation.backend,
+    )
+
+
+def _place(model: RetinaNet, config: Config, device: torch.device) -> None:
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+
+
+def _evaluated(resize: Resize) -> int:
+    return resize.shorter if isinstance(resize.shorter, int) else resize.shorter[-1]

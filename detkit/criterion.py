@@ -1,0 +1,149 @@
+"""From dense outputs and objects to losses: match the anchors, label them, weigh them.
+
+The classification loss is one fused op for every weighting (``detkit.ops.sigmoid_focal_loss``): gamma 0 is cross
+entropy, an alpha balances it, gamma fades the easy anchors out. IGNORE rows count for nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import generalized_box_iou_loss
+
+from detkit.boxes import intersection_over_first
+from detkit.labels import BACKGROUND, IGNORE
+from detkit.models import box_coder
+from detkit.ops import match_anchors, sigmoid_focal_loss
+from detkit.structures import DenseOutputs, Detections, ImageBatch, Target
+
+CROWD_COVER = 0.5
+"""An anchor of which a crowd covers at least this share is neither object nor background."""
+
+
+class DetectionCriterion(nn.Module):
+    """The losses of RetinaNet (focal loss paper, sections 3 and 4), with any alpha and gamma.
+
+    Both losses are sums over the batch divided by its number of positive anchors (at least one), over all
+    processes: an image without objects then weighs no more than one with many.
+
+    Args:
+        alpha: weight of positives, 1 - alpha that of negatives; None leaves both at 1.
+        gamma: focusing parameter, 0 for cross entropy.
+        box: ``smooth_l1`` on encoded boxes or ``giou`` on decoded ones.
+        box_beta: where smooth L1 turns from square to straight; 0 is plain L1.
+        box_weight: factor of the box loss.
+        foreground_iou, background_iou, low_quality: see ``detkit.ops.match_anchors``.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float | None = 0.25,
+        gamma: float = 2.0,
+        box: Literal["smooth_l1", "giou"] = "smooth_l1",
+        box_beta: float = 0.0,
+        box_weight: float = 1.0,
+        foreground_iou: float = 0.5,
+        background_iou: float = 0.4,
+        low_quality: bool = True,
+    ) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.gamma = gamma
+        self.box = box
+        self.box_beta = box_beta
+        self.box_weight = box_weight
+        self.foreground_iou = foreground_iou
+        self.background_iou = background_iou
+        self.low_quality = low_quality
+
+    def forward(self, outputs: DenseOutputs, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Scalar float32 losses ``classification`` and ``box``; their sum is what to minimise."""
+        anchors = torch.cat(list(outputs.anchors))
+        matches = self.match(anchors, targets)
+        labels = anchor_labels(matches, targets)
+        positives = mean_over_processes((labels >= 0).sum().float()).clamp(min=1)
+        classification = sigmoid_focal_loss(outputs.logits, labels, alpha=self.alpha, gamma=self.gamma)
+        return {
+            "classification": classification.sum() / positives,
+            "box": self.box_weight * self._box_loss(outputs, anchors, matches, targets) / positives,
+        }
+
+    def match(self, anchors: Tensor, targets: Sequence[Target]) -> Tensor:
+        """Index of each anchor's box, BACKGROUND or IGNORE, int32 [N, A]; crowds turn background to IGNORE."""
+        matches = match_anchors(
+            anchors,
+            [target["boxes"] for target in targets],
+            foreground_iou=self.foreground_iou,
+            background_iou=self.background_iou,
+            low_quality=self.low_quality,
+        )
+        for row, target in zip(matches, targets, strict=True):
+            regions = target.get("ignore_regions")
+            if regions is not None and len(regions):
+                covered = (intersection_over_first(anchors, regions) >= CROWD_COVER).any(dim=1)
+                row[covered & (row == BACKGROUND)] = IGNORE
+        return matches
+
+    def _box_loss(
+        self, outputs: DenseOutputs, anchors: Tensor, matches: Tensor, targets: Sequence[Target]
+    ) -> Tensor:
+        """Summed box loss of the positive anchors."""
+        images, rows = (matches >= 0).nonzero(as_tuple=True)
+        deltas = torch.cat(list(outputs.deltas), dim=1)[images, rows].float()
+        boxes, offsets = _stack([target["boxes"] for target in targets])
+        wanted = boxes[offsets[images] + matches[images, rows]]
+        if self.box == "giou":
+            decoded = box_coder.decode(deltas, anchors[rows])
+            return generalized_box_iou_loss(decoded, wanted, reduction="sum")
+        encoded = box_coder.encode(wanted, anchors[rows])
+        return F.smooth_l1_loss(deltas, encoded, beta=self.box_beta, reduction="sum")
+
+
+class DetectorWithLoss(nn.Module):
+    """A detector and its criterion under torchvision's call, for loops written for torchvision's detectors.
+
+    In training ``model(images, targets)`` returns the dict of losses, else ``model(images)`` the detections.
+    """
+
+    def __init__(self, model: nn.Module, criterion: DetectionCriterion) -> None:
+        super().__init__()
+        self.model = model
+        self.criterion = criterion
+
+    def forward(
+        self, images: ImageBatch | Tensor | list[Tensor], targets: Sequence[Target] | None = None
+    ) -> dict[str, Tensor] | list[Detections]:
+        """Images as ``RetinaNet`` takes them; targets with boxes in their pixels (see ``Target``)."""
+        outputs = self.model(images)
+        if not self.training:
+            return outputs
+        if targets is None:
+            raise ValueError("in training mode the targets must be passed: model(images, targets)")
+        return self.criterion(outputs, targets)
+
+
+def anchor_labels(matches: Tensor, targets: Sequence[Target]) -> Tensor:
+    """Turn matches (index of a box) into labels (its class); both int32 [N, A], sentinels kept."""
+    labels, offsets = _stack([target["labels"] for target in targets])
+    if not len(labels):
+        return matches
+    classes = labels.to(torch.int32)[(matches + offsets[:, None]).clamp(min=0, max=len(labels) - 1)]
+    return torch.where(matches >= 0, classes, matches)
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a scalar over all processes of distributed training; itself where there is but one."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    dist.all_reduce(value)
+    return value / dist.get_world_size()
+
+
+def _stack(ragged: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """All rows one after another, and the index of each tensor's first row, int64 [N]."""
+    lengths = torch.tensor([0, *(len(rows) for rows in ragged[:-1])])
+    return torch.cat(list(ragged)), lengths.cumsum(0).to(ragged[0].device)

@@ -1,0 +1,114 @@
+"""One optimiser step, and everything that it changes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from detkit.devices import autocast
+from detkit.errors import TrainingError
+from detkit.structures import DenseOutputs, ImageBatch, Target
+from detkit.training.schedule import LearningRateSchedule
+
+Batch = tuple[ImageBatch, list[Target]]
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model and what trains it; ``step`` is the only place where weights change."""
+
+    model: nn.Module
+    criterion: nn.Module
+    optimiser: Optimizer
+    schedule: LearningRateSchedule
+    device: torch.device
+    dtype: torch.dtype
+    """Of the forward pass: bfloat16 (autocast) or float32."""
+    clip_norm: float | None = None
+    average: AveragedModel | None = None
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The weights that are evaluated and kept as the result: the average where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def step(self, batches: Sequence[Batch], step: int) -> dict[str, float]:
+        """Take optimiser step ``step`` over the mean of the batches' losses; return what to log.
+
+        Raises:
+            TrainingError: a loss or the gradient is not finite; no weight has been changed by this step.
+        """
+        self.model.train()
+        factor = self.schedule.apply(self.optimiser, step)
+        self.optimiser.zero_grad(set_to_none=True)
+        totals: dict[str, float] = {}
+        for images, targets in batches:
+            losses = self.losses(images, targets)
+            loss = torch.stack(list(losses.values())).sum()
+            values = {name: value.item() for name, value in losses.items()}
+            if not math.isfinite(sum(values.values())):
+                raise TrainingError(_not_finite(f"the loss is not finite ({_listed(values)})", step, batches))
+            (loss / len(batches)).backward()
+            for name, value in values.items():
+                totals[name] = totals.get(name, 0.0) + value / len(batches)
+        norm = self._clip()
+        if not math.isfinite(norm):
+            raise TrainingError(
+                _not_finite(f"the gradient is not finite (its norm is {norm})", step, batches)
+            )
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        rate = max(group["initial_lr"] for group in self.optimiser.param_groups) * factor
+        return {"loss": sum(totals.values()), **totals, "gradient_norm": norm, "learning_rate": rate}
+
+    def losses(self, images: ImageBatch, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """The forward pass and the criterion, on this learner's device."""
+        with autocast(self.device, self.dtype):
+            outputs: DenseOutputs = self.model(images.to(self.device, non_blocking=True))
+        return self.criterion(outputs, on_device(targets, self.device))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a step changes."""
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+    def _clip(self) -> float:
+        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        return clip_grad_norm_(parameters, math.inf if self.clip_norm is None else self.clip_norm).item()
+
+
+def on_device(targets: Sequence[Target], device: torch.device) -> list[Target]:
+    """The same targets with their tensors on ``device``."""
+    return [
+        {name: value.to(device, non_blocking=True) for name, value in target.items()}  # type: ignore[misc, attr-defined]
+        for target in targets
+    ]
+
+
+def _not_finite(what: str, step: int, batches: Sequence[Batch]) -> str:
+    names = [name for images, _ in batches for name in images.file_names]
+    return (
+        f"step {step}: {what}; images of this step: {', '.join(names)}; try a lower optimiser.learning_rate, "
+        "a longer schedule.warmup_steps or training.clip_norm, and check these images with tools/check_data.py"
+    )
+
+
+def _listed(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())

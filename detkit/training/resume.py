@@ -1,0 +1,63 @@
+"""Whether a run may begin in a folder, or go on there."""
+
+from pathlib import Path
+from typing import Any
+
+from detkit.errors import TrainingError
+from detkit.training.checkpoint import load_checkpoint
+from detkit.training.loop import BEST, LAST
+
+FREE_TO_CHANGE = ("output", "device", "data.root", "data.workers", "training.tensorboard")
+"""Keys that a resumed run may change, since they change no result."""
+
+
+def checkpoint_to_resume(
+    folder: Path, config: dict[str, Any], *, resume: bool, overwrite: bool
+) -> dict[str, Any] | None:
+    """The checkpoint that a run in ``folder`` goes on from, or None where it begins.
+
+    A run that was killed before its first checkpoint begins anew. ``overwrite`` removes the checkpoints.
+
+    Raises:
+        TrainingError: the folder holds a run and neither flag is given, or the run has another configuration.
+        WeightsError: the checkpoint cannot be read.
+    """
+    last = folder / LAST
+    if overwrite:
+        last.unlink(missing_ok=True)
+        (folder / BEST).unlink(missing_ok=True)
+    if not last.exists():
+        return None
+    if not resume:
+        raise TrainingError(
+            f"{folder}: holds a run already; go on with it (--resume), throw it away (--overwrite) or choose "
+            "another output"
+        )
+    checkpoint = load_checkpoint(last)
+    changed = _changed_keys(checkpoint["config"], config)
+    if changed:
+        raise TrainingError(
+            f"{last}: was trained with another configuration ({'; '.join(changed)}); resume with the same, or "
+            "begin a new run from its weights with model.weights"
+        )
+    return checkpoint
+
+
+def _changed_keys(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """A line per key whose value differs, but for those that are free to change."""
+    old, new = _flat(before), _flat(after)
+    return [
+        f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if key not in FREE_TO_CHANGE and old.get(key) != new.get(key)
+    ]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

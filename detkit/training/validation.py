@@ -1,0 +1,51 @@
+"""Validation: the loss and the COCO metrics of one pass over the validation images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from detkit.evaluation import GroundTruth, evaluate_boxes
+from detkit.inference import run_detector
+from detkit.structures import DenseOutputs, Target
+from detkit.training.learner import on_device
+
+
+@dataclass(frozen=True)
+class Validator:
+    """Measures a model on the validation set; call it with the model."""
+
+    loader: DataLoader
+    ground_truth: GroundTruth
+    criterion: nn.Module
+    category_ids: Sequence[int]
+    device: torch.device
+    dtype: torch.dtype
+    backend: str = "pycocotools"
+
+    def __call__(self, model: nn.Module) -> dict[str, Any]:
+        """Losses (means over images) and the twelve COCO metrics by name."""
+        sums: dict[str, float] = {}
+
+        def add_losses(outputs: DenseOutputs, targets: list[Target]) -> None:
+            losses = self.criterion(outputs, on_device(targets, self.device))
+            losses = {"loss": sum(losses.values()), **losses}
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.item() * len(targets)
+
+        table = run_detector(
+            model,
+            self.loader,
+            category_ids=self.category_ids,
+            device=self.device,
+            dtype=self.dtype,
+            description="validating",
+            total=len(self.loader),
+            observe=add_losses,
+        )
+        metrics = evaluate_boxes(self.ground_truth, table, backend=self.backend)
+        images = len(self.ground_truth.image_ids)
+        return {**{name: value / images for name, value in sums.items()}, **metrics.overall}

@@ -1,0 +1,188 @@
+"""The criterion against a slow, plain computation, and its laws."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from detkit.criterion import DetectionCriterion, DetectorWithLoss, anchor_labels
+from detkit.labels import BACKGROUND, IGNORE
+from detkit.structures import DenseOutputs
+
+GRID = [(x, y, s) for s in (16.0, 32.0) for x in range(0, 64, 8) for y in range(0, 64, 8)]
+ANCHORS = torch.tensor([[x, y, x + s, y + s] for x, y, s in GRID])
+
+
+def outputs_for(images, classes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    split = len(ANCHORS) // 2
+
+    def levels(width, scale):
+        values = torch.randn(images, len(ANCHORS), width, generator=generator) * scale
+        return [values[:, :split].clone().requires_grad_(), values[:, split:].clone().requires_grad_()]
+
+    return DenseOutputs(levels(classes, 2.0), levels(4, 0.3), [ANCHORS[:split], ANCHORS[split:]])
+
+
+def target(boxes, labels, regions=None):
+    made = {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+    }
+    if regions is not None:
+        made["ignore_regions"] = torch.tensor(regions, dtype=torch.float32).reshape(-1, 4)
+    return made
+
+
+def plain_iou(a, b):
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    both = width * height
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+
+
+def plain_match(boxes):
+    """The best box of every anchor by the paper's thresholds, lowest-quality matches kept."""
+    table = [[plain_iou(anchor, box) for box in boxes] for anchor in ANCHORS.tolist()]
+    best_of_box = [max(row[g] for row in table) for g in range(len(boxes))]
+    matches = []
+    for row in table:
+        best = max(row, default=0.0)
+        kept = any(
+            best_of_box[g] > 0 and math.isclose(row[g], best_of_box[g], rel_tol=1e-6)
+            for g in range(len(boxes))
+        )
+        match = row.index(best) if boxes and (best >= 0.5 or kept) else BACKGROUND if best < 0.4 else IGNORE
+        matches.append(match)
+    return matches
+
+
+def plain_losses(outputs, targets, alpha, gamma):
+    logits = torch.cat(list(outputs.logits), 1).tolist()
+    deltas = torch.cat(list(outputs.deltas), 1).tolist()
+    classification = box_loss = positives = 0.0
+    for n, wanted in enumerate(targets):
+        boxes = wanted["boxes"].tolist()
+        for a, match in enumerate(plain_match(boxes)):
+            if match == IGNORE:
+                continue
+            for k, logit in enumerate(logits[n][a]):
+                positive = match >= 0 and wanted["labels"][match] == k
+                p = 1 / (1 + math.exp(-logit))
+                p_t = p if positive else 1 - p
+                weight = 1.0 if alpha is None else alpha if positive else 1 - alpha
+                classification -= weight * (1 - p_t) ** gamma * math.log(p_t)
+            if match >= 0:
+                positives += 1
+                box_loss += sum(
+                    abs(d - w) for d, w in zip(deltas[n][a], encode(boxes[match], GRID[a]), strict=True)
+                )
+    return classification / max(1, positives), box_loss / max(1, positives)
+
+
+def encode(box, place):
+    x, y, side = place
+    width, height = box[2] - box[0], box[3] - box[1]
+    centre = (box[0] + width / 2, box[1] + height / 2)
+    return (
+        (centre[0] - x - side / 2) / side,
+        (centre[1] - y - side / 2) / side,
+        math.log(width / side),
+        math.log(height / side),
+    )
+
+
+TARGETS = [
+    target([[3, 5, 20, 24], [30, 30, 60, 58]], [1, 0]),
+    target([], []),
+    target([[10, 10, 26, 26]], [2]),
+]
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (None, 0.0), (0.75, 0.0), (0.5, 0.5)])
+def test_losses_equal_a_plain_computation(alpha, gamma):
+    outputs = outputs_for(3, 3)
+    losses = DetectionCriterion(alpha=alpha, gamma=gamma)(outputs, TARGETS)
+    classification, box = plain_losses(outputs, TARGETS, alpha, gamma)
+    assert losses["classification"].item() == pytest.approx(classification, rel=1e-4)
+    assert losses["box"].item() == pytest.approx(box, rel=1e-4)
+
+
+def test_the_normaliser_is_of_the_batch_so_an_empty_image_weighs_no_more():
+    crowded = target([[x, y, x + 16, y + 16] for x in range(0, 48, 16) for y in range(0, 48, 16)], [0] * 9)
+    outputs = outputs_for(2, 1)
+    criterion = DetectionCriterion()
+    with_empty = criterion(outputs, [crowded, target([], [])])["classification"]
+    with_empty.backward()
+    gradient = outputs.logits[0].grad
+    empty_alone = DetectionCriterion()(
+        DenseOutputs(
+            [level[1:] for level in outputs.logits], [level[1:] for level in outputs.deltas], outputs.anchors
+        ),
+        [target([], [])],
+    )["classification"]
+    (alone,) = torch.autograd.grad(empty_alone, [outputs.logits[0]])
+    positives = sum(match >= 0 for match in plain_match(crowded["boxes"].tolist()))
+    assert torch.allclose(gradient[1] * positives, alone[1], rtol=1e-4)
+
+
+def test_ignored_anchors_and_crowds_get_no_gradient():
+    region = [0.0, 0.0, 32.0, 32.0]
+    wanted = [target([[40, 40, 56, 56]], [0], [region])]
+    criterion = DetectionCriterion()
+    outputs = outputs_for(1, 2)
+    criterion(outputs, wanted)["classification"].backward()
+    gradient = torch.cat([level.grad for level in outputs.logits], 1)[0].abs().sum(1)
+    matches = criterion.match(ANCHORS, wanted)[0]
+    inside = torch.tensor(
+        [max(0.0, min(x + s, 32.0) - x) * max(0.0, min(y + s, 32.0) - y) / (s * s) >= 0.5 for x, y, s in GRID]
+    )
+    plain = torch.tensor(plain_match([[40.0, 40.0, 56.0, 56.0]]))
+    assert inside.any()
+    assert (matches == IGNORE).equal((inside & (plain == BACKGROUND)) | (plain == IGNORE))
+    assert gradient[matches == IGNORE].eq(0).all()
+    assert gradient[matches != IGNORE].gt(0).all()
+
+
+def test_giou_is_zero_for_perfect_boxes_and_one_apart():
+    box = [8.0, 8.0, 24.0, 24.0]
+    outputs = outputs_for(1, 1)
+    zero = DenseOutputs(
+        outputs.logits, [torch.zeros_like(level) for level in outputs.deltas], outputs.anchors
+    )
+    exact = DetectionCriterion(box="giou", foreground_iou=0.99, background_iou=0.99)(
+        zero, [target([box], [0])]
+    )
+    assert exact["box"].item() == pytest.approx(0, abs=1e-6)
+    wide = DetectionCriterion(box="giou")(zero, [target([[8.0, 8.0, 24.0, 32.0]], [0])])
+    assert 0 < wide["box"].item() < 1
+
+
+def test_labels_keep_sentinels_and_follow_each_image():
+    matches = torch.tensor([[0, 1, BACKGROUND], [IGNORE, 0, BACKGROUND]], dtype=torch.int32)
+    targets = [target([[0, 0, 1, 1], [0, 0, 2, 2]], [5, 3]), target([[0, 0, 1, 1]], [7])]
+    assert anchor_labels(matches, targets).tolist() == [[5, 3, BACKGROUND], [IGNORE, 7, BACKGROUND]]
+
+
+def test_no_objects_at_all_gives_a_finite_loss_and_no_box_loss():
+    outputs = outputs_for(2, 3)
+    losses = DetectionCriterion()(outputs, [target([], []), target([], [])])
+    assert losses["box"].item() == 0
+    assert math.isfinite(losses["classification"].item())
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(level.grad).all() for level in outputs.logits)
+
+
+class Fixed(nn.Module):
+    def forward(self, images):
+        return outputs_for(len(images), 3) if self.training else ["detections"]
+
+
+def test_torchvisions_call():
+    detector = DetectorWithLoss(Fixed(), DetectionCriterion())
+    images = torch.zeros(3, 3, 64, 64)
+    assert set(detector(images, TARGETS)) == {"classification", "box"}
+    with pytest.raises(ValueError, match="targets"):
+        detector(images)
+    assert detector.eval()(images) == ["detections"]

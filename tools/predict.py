@@ -1,0 +1,71 @@
+"""Detect objects in images with a trained detector, and draw what it finds."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from detkit.data.images import find_images
+from detkit.report.pictures import write_pictures
+
+from detkit.build import build_evaluation_transform, load_detector
+from detkit.console import run_tool, say
+from detkit.data.dataset import ImageFileDataset
+from detkit.data.loader import evaluation_loader
+from detkit.evaluation import write_results
+from detkit.inference import run_detector
+
+EXAMPLES = """examples:
+  python tools/predict.py runs/demo/best.pt photo.jpg --output predictions
+  python tools/predict.py runs/demo/best.pt data/demo/images/val --output predictions --score 0.3 --limit 24
+
+The output folder receives detections.json (COCO results; image_id counts the images from 1 in the order of
+images.json), a picture per image with the boxes drawn, and contact_sheet.png.
+"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", type=Path, help="best.pt or last.pt of a run")
+    parser.add_argument("images", nargs="+", type=Path, help="image files or folders")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument("--score", type=float, default=0.5, help="draw detections from this score on (0.5)")
+    parser.add_argument("--limit", type=int, metavar="N", help="take the first N images alone")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--workers", type=int, default=2, help="processes that read images (2)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    detector = load_detector(arguments.checkpoint, device=arguments.device)
+    paths = find_images(arguments.images)[: arguments.limit]
+    dataset = ImageFileDataset(paths, build_evaluation_transform(detector.config))
+    loader = evaluation_loader(
+        dataset,
+        batch_size=detector.config.evaluation.batch_size,
+        workers=arguments.workers,
+        stride=detector.model.stride,
+    )
+    table = run_detector(
+        detector.model,
+        loader,
+        category_ids=detector.category_ids,
+        device=detector.device,
+        dtype=detector.dtype,
+        description="detecting",
+        total=len(loader),
+    )
+    write_results(arguments.output / "detections.json", table)
+    names = dict(zip(detector.category_ids, detector.model.class_names, strict=True))
+    write_pictures(arguments.output, paths, table, names, score=arguments.score)
+    drawn = int((table.scores >= arguments.score).sum())
+    say(
+        f"{len(paths)} images, {drawn} detections with a score of {arguments.score:g} or more: {arguments.output}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))

@@ -1,0 +1,68 @@
+"""Train a detector from a configuration."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from detkit.report.curves import training_curves
+
+from detkit.build import build_run
+from detkit.config import dump_config, load_config
+from detkit.console import run_tool, say
+from detkit.files import write_text
+from detkit.training.loop import BEST
+from detkit.training.resume import checkpoint_to_resume
+from detkit.training.run_log import read_log
+
+EXAMPLES = """examples:
+  python tools/train.py configs/demo.yaml
+  python tools/train.py configs/drone-visible.yaml --data-root ~/data optimiser.learning_rate=0.005 training.epochs=40
+  python tools/train.py configs/demo.yaml --resume      # go on where a stopped run was
+
+The run's folder (the key `output`) receives config.yaml, metrics.jsonl, curves.png, last.pt (to resume from) and
+best.pt (to evaluate and predict with). Ctrl-C saves and stops.
+"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", type=Path, help="YAML file, see configs/")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="any key of the config, e.g. seed=1"
+    )
+    parser.add_argument("--data-root", metavar="DIR", help="folder that the config's data paths start from")
+    parser.add_argument("--output", metavar="DIR", help="the run's folder; the same as output=DIR")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume", action="store_true", help="go on with the run in the folder, if there is one"
+    )
+    again.add_argument("--overwrite", action="store_true", help="throw away the run in the folder")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    overrides = [*arguments.overrides, *([f"output={arguments.output}"] if arguments.output else [])]
+    config = load_config(arguments.config, overrides, data_root=arguments.data_root)
+    folder = Path(config.output)
+    checkpoint = checkpoint_to_resume(
+        folder, config.model_dump(mode="json"), resume=arguments.resume, overwrite=arguments.overwrite
+    )
+    run = build_run(config)
+    write_text(folder / "config.yaml", dump_config(config))
+    if checkpoint:
+        say(f"resuming {folder} at step {checkpoint['step']} of {run.plan.steps}")
+    position = run.fit(checkpoint)
+    training_curves(read_log(folder / "metrics.jsonl"), folder / "curves.png")
+    if not position.finished:
+        say(f"stopped and saved at step {position.step}; the same command with --resume goes on")
+        return 130
+    best = "n/a" if position.best is None else f"{position.best:.4f}"
+    say(f"best {config.training.metric} {best} at step {position.best_step}: {folder / BEST}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
