@@ -1,24 +1,24 @@
 """From a configuration to objects, by explicit calls: the one place where keys meet constructors."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
-from detkit.config import DATA_ROOT_VARIABLE, Config, Resize, Split, parse_config
+from detkit.config import DATA_ROOT_VARIABLE, Config, Precision, Resize, Split, parse_config, with_data_root
 from detkit.console import say
 from detkit.criterion import DetectionCriterion
 from detkit.data.coco import CocoAnnotations, read_coco
 from detkit.data.dataset import DetectionDataset
-from detkit.data.loader import BatchOrder, evaluation_loader, training_loader
+from detkit.data.loader import BatchLoader, BatchOrder, evaluation_loader, training_loader
 from detkit.data.transforms import EvaluationTransform, TrainingTransform, resized_size
 from detkit.devices import choose_device, choose_precision
 from detkit.errors import ConfigError
-from detkit.evaluation import GroundTruth, read_ground_truth
+from detkit.evaluation import DetectionTable, GroundTruth, read_ground_truth
+from detkit.inference import run_detector
 from detkit.models import (
     AnchorGenerator,
     PostProcess,
@@ -96,29 +96,46 @@ def build_run(config: Config) -> Run:
     )
 
 
-def load_detector(path: str | os.PathLike, *, device: str = "auto", precision: str = "auto") -> Detector:
-    """The model of a checkpoint, in evaluation mode.
+def load_detector(
+    path: str | os.PathLike,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    data_root: str | None = None,
+) -> Detector:
+    """The model of a checkpoint, in evaluation mode; ``data_root`` replaces that of its configuration.
 
     Raises:
         WeightsError: the file is no checkpoint.
         ConfigError: its configuration is not of this version of detkit, or the device is not there.
     """
     checkpoint = load_checkpoint(path)
-    config = parse_config(checkpoint["config"], source=str(path))
+    config = parse_config(with_data_root(checkpoint["config"], data_root), source=str(path))
     where = choose_device(device)
     model = build_model(config, checkpoint["class_names"])
     model.load_state_dict(checkpoint["model"])
     _place(model, config, where)
     return Detector(
-        model.eval(),
-        config,
-        tuple(checkpoint["category_ids"]),
-        where,
-        choose_precision(precision, where),  # type: ignore[arg-type]
+        model.eval(), config, tuple(checkpoint["category_ids"]), where, choose_precision(precision, where)
     )
 
 
-def build_model(config: Config, class_names: tuple[str, ...] | list[str]) -> RetinaNet:
+def detect_split(detector: Detector, split: Split) -> DetectionTable:
+    """What a detector finds in the images of a split of its configuration's data."""
+    annotations, images = read_split(detector.config, split, detector.model.class_names)
+    loader = build_evaluation_loader(detector.config, annotations, images, detector.model.stride)
+    return run_detector(
+        detector.model,
+        loader,
+        category_ids=annotations.category_ids,
+        device=detector.device,
+        dtype=detector.dtype,
+        description="detecting",
+        total=len(loader),
+    )
+
+
+def build_model(config: Config, class_names: Sequence[str]) -> RetinaNet:
     """The detector, freshly initialised from torch's global generator."""
     model = config.model
     anchors = build_anchors(config)
@@ -171,7 +188,7 @@ def build_evaluation_transform(config: Config) -> EvaluationTransform:
 
 def build_evaluation_loader(
     config: Config, annotations: CocoAnnotations, images: Path, stride: int
-) -> DataLoader:
+) -> BatchLoader:
     """All images of a split, in order, resized and not augmented."""
     dataset = DetectionDataset(annotations, images, build_evaluation_transform(config))
     return evaluation_loader(
@@ -179,15 +196,17 @@ def build_evaluation_loader(
     )
 
 
-def read_split(config: Config, split: Split) -> tuple[CocoAnnotations, Path]:
-    """The annotations of a split, narrowed to the configured classes, and its image folder."""
+def read_split(
+    config: Config, split: Split, classes: Sequence[str] | None = None
+) -> tuple[CocoAnnotations, Path]:
+    """The annotations of a split and its image folder; ``classes`` in their order, or the configured ones."""
     annotations, images = split_paths(config, split)
-    return read_coco(annotations, config.data.classes), images
+    return read_coco(annotations, classes or config.data.classes), images
 
 
-def read_split_truth(config: Config, split: Split) -> GroundTruth:
-    """What a split is measured against."""
-    return read_ground_truth(split_paths(config, split)[0], config.data.classes)
+def read_split_truth(config: Config, split: Split, classes: Sequence[str]) -> GroundTruth:
+    """What a split is measured against, narrowed to the classes of a model."""
+    return read_ground_truth(split_paths(config, split)[0], classes)
 
 
 def split_paths(config: Config, split: Split) -> tuple[Path, Path]:
@@ -252,15 +271,11 @@ def _validator(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Validator:
-    annotations, images = read_split(config, config.data.val)
-    if annotations.class_names != trained.class_names:
-        raise ConfigError(
-            f"data.val: its classes are {list(annotations.class_names)}, those of data.train "
-            f"{list(trained.class_names)}; name the classes to use in data.classes"
-        )
+    # In the order of the training classes; a class that validation does not know is refused by name.
+    annotations, images = read_split(config, config.data.val, trained.class_names)
     return Validator(
         loader=build_evaluation_loader(config, annotations, images, stride),
-        ground_truth=read_split_truth(config, config.data.val),
+        ground_truth=read_split_truth(config, config.data.val, trained.class_names),
         criterion=criterion,
         category_ids=annotations.category_ids,
         device=device,

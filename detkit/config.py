@@ -31,6 +31,7 @@ NotNegative = Annotated[Finite, Field(ge=0)]
 Share = Annotated[Finite, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Metric = Literal["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 class Section(BaseModel):
@@ -228,7 +229,7 @@ class Config(Section):
     output: str
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """auto is bf16 on a GPU that has it, and on a CPU with bf16 instructions."""
     channels_last: bool = True
     data: Data
@@ -281,13 +282,16 @@ def load_config(
     tree = _read_yaml(Path(path))
     for override in overrides:
         _apply_override(tree, override)
+    return parse_config(with_data_root(tree, data_root), source=str(path))
+
+
+def with_data_root(tree: dict[str, Any], data_root: str | None) -> dict[str, Any]:
+    """The tree with ``data.root`` replaced; without one of its own or given, DETKIT_DATA_ROOT is it."""
     data = tree.get("data")
-    if isinstance(data, dict):
-        if data_root is not None:
-            data["root"] = data_root
-        elif data.get("root") is None:
-            data["root"] = os.environ.get(DATA_ROOT_VARIABLE)
-    return parse_config(tree, source=str(path))
+    if not isinstance(data, dict):
+        return tree
+    root = data_root or data.get("root") or os.environ.get(DATA_ROOT_VARIABLE)
+    return {**tree, "data": {**data, "root": root}}
 
 
 def parse_config(tree: Any, *, source: str) -> Config:

@@ -1,8 +1,11 @@
 """Fixtures that every test may use."""
 
+import json
 import os
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 
@@ -16,3 +19,82 @@ def shared_folder() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"DETKIT_TEST_DATA={name} has no folder data/")
     return folder
+
+
+TINY_CONFIG = """
+output: {output}
+seed: 7
+device: cpu
+precision: fp32
+channels_last: true
+data:
+  root: {root}
+  train: {{annotations: train.json, images: images}}
+  val: {{annotations: val.json, images: images}}
+  test: null
+  classes: null
+  resize: {{shorter: 64, longest: 64}}
+  augment:
+    - {{name: HorizontalFlip, p: 0.5}}
+    - {{name: RandomBrightnessContrast, p: 0.5}}
+  min_visible: 0.1
+  workers: 1
+model:
+  backbone: shufflenet_v2_x0_5
+  levels: [3, 4]
+  pyramid_channels: 16
+  head_depth: 1
+  head_norm: group
+  dropout: 0.1
+  anchor_sizes: [[12, 16], [24, 32]]
+  anchor_ratios: [1.0]
+loss: {{alpha: 0.25, gamma: 2.0, box: smooth_l1}}
+optimiser: {{name: adamw, learning_rate: 0.002, weight_decay: 0.01}}
+schedule: {{name: cosine, warmup_steps: 3}}
+training:
+  epochs: 3
+  batch_size: 4
+  clip_norm: 5.0
+  ema_decay: 0.9
+  metric: AP50
+  checkpoint_every: 2
+  log_every: 2
+"""
+
+
+def _write_tiny_split(folder: Path, name: str, images: int, first: int) -> None:
+    """Bright squares (one class) and dark ones (the other) on grey noise; every fifth image is empty."""
+    rng = np.random.default_rng(first)
+    tree: dict = {"images": [], "annotations": [], "categories": [{"id": 3, "name": "bright"}, {"id": 5, "name": "dark"}]}
+    for number in range(first, first + images):
+        pixels = rng.integers(100, 156, (64, 64, 3), dtype=np.uint8)
+        for _ in range(0 if number % 5 == 4 else int(rng.integers(1, 4))):
+            side = int(rng.integers(10, 28))
+            x, y = (int(rng.integers(0, 64 - side)) for _ in range(2))
+            category = int(rng.choice([3, 5]))
+            pixels[y : y + side, x : x + side] = 250 if category == 3 else 5
+            tree["annotations"].append(
+                {"id": len(tree["annotations"]) + 1, "image_id": number, "category_id": category,
+                 "bbox": [x, y, side, side], "area": side * side, "iscrowd": 0}
+            )  # fmt: skip
+        cv2.imwrite(str(folder / "images" / f"{number:03}.png"), pixels)
+        tree["images"].append({"id": number, "file_name": f"{number:03}.png", "width": 64, "height": 64})
+    (folder / f"{name}.json").write_text(json.dumps(tree))
+
+
+@pytest.fixture(scope="session")
+def tiny_coco(tmp_path_factory) -> Path:
+    """A COCO data set of 64 x 64 pictures: train.json (22 images), val.json (8), images/; two classes."""
+    folder = tmp_path_factory.mktemp("tiny_coco")
+    (folder / "images").mkdir()
+    _write_tiny_split(folder, "train", 22, first=1)
+    _write_tiny_split(folder, "val", 8, first=101)
+    return folder
+
+
+@pytest.fixture
+def tiny_config(tiny_coco, tmp_path) -> Path:
+    """A configuration that trains the smallest detector on ``tiny_coco`` in seconds; output is tmp_path / "run"."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY_CONFIG.format(root=tiny_coco, output=tmp_path / "run"))
+    return path

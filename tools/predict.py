@@ -9,7 +9,7 @@ from detkit.report.pictures import write_pictures
 
 from detkit.build import build_evaluation_transform, load_detector
 from detkit.console import run_tool, say
-from detkit.data.dataset import ImageFileDataset
+from detkit.data.dataset import ImageFolderDataset
 from detkit.data.loader import evaluation_loader
 from detkit.evaluation import write_results
 from detkit.inference import run_detector
@@ -18,8 +18,8 @@ EXAMPLES = """examples:
   python tools/predict.py runs/demo/best.pt photo.jpg --output predictions
   python tools/predict.py runs/demo/best.pt data/demo/images/val --output predictions --score 0.3 --limit 24
 
-The output folder receives detections.json (COCO results; image_id counts the images from 1 in the order of
-images.json), a picture per image with the boxes drawn, and contact_sheet.png.
+The output folder receives detections.json (COCO results), images.json (COCO images: which image_id is which file),
+a picture per image with its boxes, and contact_sheet.png with the first of them.
 """
 
 
@@ -41,7 +41,7 @@ def main() -> int:
     arguments = parse_arguments()
     detector = load_detector(arguments.checkpoint, device=arguments.device)
     paths = find_images(arguments.images)[: arguments.limit]
-    dataset = ImageFileDataset(paths, build_evaluation_transform(detector.config))
+    dataset = ImageFolderDataset(paths, build_evaluation_transform(detector.config))
     loader = evaluation_loader(
         dataset,
         batch_size=detector.config.evaluation.batch_size,
@@ -58,13 +58,33 @@ def main() -> int:
         total=len(loader),
     )
     write_results(arguments.output / "detections.json", table)
-    names = dict(zip(detector.category_ids, detector.model.class_names, strict=True))
-    write_pictures(arguments.output, paths, table, names, score=arguments.score)
+    write_json(arguments.output / "images.json", _coco_images(paths, detector))
+    _draw(paths, table, detector, arguments)
     drawn = int((table.scores >= arguments.score).sum())
     say(
         f"{len(paths)} images, {drawn} detections with a score of {arguments.score:g} or more: {arguments.output}"
     )
     return 0
+
+
+def _coco_images(paths: list[Path], detector: Detector) -> dict:
+    names = zip(detector.category_ids, detector.model.class_names, strict=True)
+    return {
+        "images": [{"id": image_id, "file_name": str(path)} for image_id, path in enumerate(paths)],
+        "annotations": [],
+        "categories": [{"id": category_id, "name": name} for category_id, name in names],
+    }
+
+
+def _draw(paths: list[Path], table: DetectionTable, detector: Detector, arguments: argparse.Namespace) -> None:
+    names = dict(zip(detector.category_ids, detector.model.class_names, strict=True))
+    sheet = []
+    for image_id, path in enumerate(progress(paths, len(paths), "drawing")):
+        mine = table.select((table.image_ids == image_id) & (table.scores >= arguments.score))
+        picture = draw_detections(read_image(path), mine, names)
+        write_image(arguments.output / f"{image_id:05}_{path.stem}.png", picture)
+        sheet += [picture] if len(sheet) < SHEET else []
+    write_image(arguments.output / "contact_sheet.png", contact_sheet(sheet, columns=4))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from detkit.devices import autocast
 from detkit.errors import TrainingError
-from detkit.structures import DenseOutputs, ImageBatch, Target
+from detkit.models import RetinaNet
+from detkit.structures import ImageBatch, Target
 from detkit.training.schedule import LearningRateSchedule
 
 Batch = tuple[ImageBatch, list[Target]]
@@ -23,7 +24,7 @@ Batch = tuple[ImageBatch, list[Target]]
 class Learner:
     """A model and what trains it; ``step`` is the only place where weights change."""
 
-    model: nn.Module
+    model: RetinaNet
     criterion: nn.Module
     optimiser: Optimizer
     schedule: LearningRateSchedule
@@ -34,9 +35,9 @@ class Learner:
     average: AveragedModel | None = None
 
     @property
-    def evaluated_model(self) -> nn.Module:
+    def evaluated_model(self) -> RetinaNet:
         """The weights that are evaluated and kept as the result: the average where there is one."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.average is None else cast(RetinaNet, self.average.module)
 
     def step(self, batches: Sequence[Batch], step: int) -> dict[str, float]:
         """Take optimiser step ``step`` over the mean of the batches' losses; return what to log.
@@ -71,7 +72,7 @@ class Learner:
     def losses(self, images: ImageBatch, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The forward pass and the criterion, on this learner's device."""
         with autocast(self.device, self.dtype):
-            outputs: DenseOutputs = self.model(images.to(self.device, non_blocking=True))
+            outputs = self.model(images.to(self.device, non_blocking=True))
         return self.criterion(outputs, on_device(targets, self.device))
 
     def state_dict(self) -> dict[str, Any]:

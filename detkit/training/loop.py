@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
-from torch import nn
 
 from detkit.console import progress_bar, say
+from detkit.models import RetinaNet
 from detkit.training.checkpoint import random_state, restore_random_state, save_checkpoint
 from detkit.training.interruption import Interruption, watch_interruption
 from detkit.training.learner import Batch, Learner
@@ -77,7 +77,7 @@ class Run:
     learner: Learner
     batches_from: Callable[[int], Iterator[Batch]]
     """The batches from an optimiser step on, for the rest of the run."""
-    validate: Callable[[nn.Module], dict[str, Any]]
+    validate: Callable[[RetinaNet], dict[str, Any]]
     """Validation losses and COCO metrics of a model."""
     identity: dict[str, Any]
     """What every checkpoint carries: config, class_names, category_ids."""
@@ -171,7 +171,7 @@ class Run:
             position.finished = True
 
     def _keep_best(self, position: Position, value: float | None) -> None:
-        """Save ``best.pt`` where the metric is better than ever; the first validation counts as better."""
+        """Save ``best.pt`` where the metric is better than ever, or has never been measured yet."""
         gain = math.inf if position.best is None else -math.inf if value is None else value - position.best
         position.stale = 0 if gain > self.plan.min_gain else position.stale + 1
         if gain > 0:

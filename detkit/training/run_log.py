@@ -27,6 +27,7 @@ class RunLog:
 
     def __init__(self, folder: Path, *, resume_at: int | None = None, tensorboard: bool = False) -> None:
         """Open the log of ``folder``; ``resume_at`` is the size in bytes to cut it back to, None begins anew."""
+        folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.jsonl"
         if resume_at is None:
             path.unlink(missing_ok=True)

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
-from detkit.evaluation import GroundTruth, evaluate_boxes
+from detkit.data.loader import BatchLoader
+from detkit.evaluation import Backend, GroundTruth, evaluate_boxes
 from detkit.inference import run_detector
+from detkit.models import RetinaNet
 from detkit.structures import DenseOutputs, Target
 from detkit.training.learner import on_device
 
@@ -18,15 +19,15 @@ from detkit.training.learner import on_device
 class Validator:
     """Measures a model on the validation set; call it with the model."""
 
-    loader: DataLoader
+    loader: BatchLoader
     ground_truth: GroundTruth
     criterion: nn.Module
     category_ids: Sequence[int]
     device: torch.device
     dtype: torch.dtype
-    backend: str = "pycocotools"
+    backend: Backend = "pycocotools"
 
-    def __call__(self, model: nn.Module) -> dict[str, Any]:
+    def __call__(self, model: RetinaNet) -> dict[str, Any]:
         """Losses (means over images) and the twelve COCO metrics by name."""
         sums: dict[str, float] = {}
 

@@ -1,0 +1,178 @@
+"""The loop through real runs of the smallest detector: resume, early stopping, what a checkpoint holds."""
+
+import signal
+
+import pytest
+import torch
+
+from detkit.build import build_run, load_detector
+from detkit.config import load_config
+from detkit.errors import TrainingError, WeightsError
+from detkit.training.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
+from detkit.training.loop import BEST, LAST
+from detkit.training.resume import checkpoint_to_resume
+from detkit.training.run_log import read_log
+
+TIMES = ("seconds", "images_per_second")
+
+
+def log_without_times(folder):
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in read_log(folder / "metrics.jsonl")]
+
+
+def run_for(tiny_config, *overrides):
+    return build_run(load_config(tiny_config, ["data.workers=0", *overrides]))
+
+
+def same_weights(first, second):
+    a, b = (load_checkpoint(folder / LAST) for folder in (first, second))
+    models = (a["model"], b["model"])
+    learners = (a["training"]["learner"]["model"], b["training"]["learner"]["model"])
+    return all(
+        torch.equal(one[key], other[key]) for one, other in (models, learners) for key in one
+    ) and models[0].keys() == models[1].keys()
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory, tiny_coco):
+    """A run left alone, to compare with."""
+    from conftest import TINY_CONFIG
+
+    folder = tmp_path_factory.mktemp("whole")
+    config = folder / "tiny.yaml"
+    config.write_text(TINY_CONFIG.format(root=tiny_coco, output=folder / "run"))
+    position = run_for(config).fit()
+    assert position.finished
+    return folder / "run"
+
+
+def test_log_and_checkpoints_of_a_whole_run(whole_run):
+    rows = read_log(whole_run / "metrics.jsonl")
+    train = [row for row in rows if row["event"] == "train"]
+    assert [row["step"] for row in train] == [2, 4, 5, 6, 8, 10, 12, 14, 15]
+    assert [row["epoch"] for row in rows if row["event"] == "validate"] == [1, 2, 3]
+    for row in train:
+        assert row["loss"] == pytest.approx(row["classification"] + row["box"])
+    assert train[-1]["loss"] < train[0]["loss"]
+    validations = {row["step"]: row["AP50"] for row in rows if row["event"] == "validate"}
+    best = load_checkpoint(whole_run / BEST)
+    assert best["metrics"]["AP50"] == max(validations.values()) == validations[best["step"]]
+    assert "training" not in best
+
+
+def test_a_checkpoint_alone_is_enough_to_predict(whole_run):
+    detector = load_detector(whole_run / BEST, device="cpu", precision="fp32")
+    assert detector.model.class_names == ("bright", "dark")
+    assert detector.category_ids == (3, 5)
+    found = detector.model([torch.rand(3, 48, 64)])
+    assert set(found[0]) == {"boxes", "labels", "scores"}
+
+
+@pytest.mark.parametrize("stop_after", [1, 5, 7])
+def test_a_run_stopped_by_a_signal_and_resumed_ends_the_same(tiny_config, whole_run, stop_after):
+    run = run_for(tiny_config)
+    take_step = run.learner.step
+
+    def step_then_signal(batches, step):
+        if step == stop_after - 1:
+            signal.raise_signal(signal.SIGTERM)
+        return take_step(batches, step)
+
+    object.__setattr__(run.learner, "step", step_then_signal)
+    stopped = run.fit()
+    assert (stopped.finished, stopped.step) == (False, stop_after)
+    torch.rand(5)
+    config = load_config(tiny_config, ["data.workers=0"])
+    checkpoint = checkpoint_to_resume(run.folder, config.model_dump(mode="json"), resume=True, overwrite=False)
+    assert build_run(config).fit(checkpoint).finished
+    assert same_weights(run.folder, whole_run)
+    assert log_without_times(run.folder) == log_without_times(whole_run)
+
+
+def test_a_finished_run_is_not_trained_again(whole_run, tiny_config):
+    before = (whole_run / LAST).stat().st_mtime_ns
+    run = run_for(tiny_config, f"output={whole_run}")
+    assert run.fit(load_checkpoint(whole_run / LAST)).finished
+    assert (whole_run / LAST).stat().st_mtime_ns == before
+
+
+def test_workers_do_not_change_the_result(tiny_config, whole_run):
+    run = build_run(load_config(tiny_config, ["data.workers=2"]))
+    run.fit()
+    assert same_weights(run.folder, whole_run)
+
+
+def test_accumulation_takes_one_step_for_its_batches(tiny_config):
+    run = run_for(tiny_config, "training.batch_size=2", "training.accumulate=2", "training.epochs=1")
+    seen = []
+    take_step = run.learner.step
+
+    def watched(batches, step):
+        seen.append([len(images) for images, _ in batches])
+        return take_step(batches, step)
+
+    object.__setattr__(run.learner, "step", watched)
+    assert run.fit().step == 5
+    assert seen == [[2, 2]] * 5
+
+
+def test_early_stopping_waits_its_patience(tiny_config):
+    run = run_for(tiny_config, "training.epochs=9", "training.early_stopping={patience: 2}")
+    values = iter([0.1, 0.3, 0.2, 0.3, 0.9])
+    metrics = {"loss": 1.0, "AP": 0.0, "AP75": 0.0, "AR100": 0.0}
+    run.validate = lambda model: {**metrics, "AP50": next(values)}
+    position = run.fit()
+    assert (position.finished, position.step, position.best, position.best_step) == (True, 20, 0.3, 10)
+    assert load_checkpoint(run.folder / BEST)["step"] == 10
+
+
+def test_where_the_metric_cannot_be_measured_the_latest_is_kept(tiny_config):
+    run = run_for(tiny_config, "training.epochs=2")
+    run.validate = lambda model: {"loss": 1.0, "AP": None, "AP50": None, "AP75": None, "AR100": None}
+    position = run.fit()
+    assert (position.best, position.best_step) == (None, 10)
+    assert (run.folder / BEST).exists()
+
+
+def test_a_loss_that_is_not_finite_names_the_images_and_keeps_the_last_good_state(tiny_config):
+    run = run_for(tiny_config)
+    forward = run.learner.criterion.forward
+    count = iter(range(100))
+
+    def poisoned(outputs, targets):
+        losses = forward(outputs, targets)
+        return losses if next(count) < 4 else {**losses, "box": losses["box"] * float("nan")}
+
+    run.learner.criterion.forward = poisoned
+    with pytest.raises(TrainingError, match=r"step 4: the loss is not finite.*box nan.*\d{3}\.png.*learning_rate"):
+        run.fit()
+    last = load_checkpoint(run.folder / LAST)
+    assert last["step"] == 4
+    assert all(torch.isfinite(value).all() for value in last["model"].values())
+
+
+def test_a_folder_with_a_run_is_not_overwritten_by_accident(whole_run, tiny_config, tmp_path):
+    config = load_config(tiny_config).model_dump(mode="json")
+    with pytest.raises(TrainingError, match="--resume.*--overwrite"):
+        checkpoint_to_resume(whole_run, config, resume=False, overwrite=False)
+    changed = {**config, "seed": 8, "output": str(whole_run)}
+    with pytest.raises(TrainingError, match="seed was 7, is 8"):
+        checkpoint_to_resume(whole_run, changed, resume=True, overwrite=False)
+    assert checkpoint_to_resume(tmp_path / "none", config, resume=True, overwrite=False) is None
+
+
+def test_files_that_are_no_checkpoint(tmp_path):
+    path = tmp_path / "x.pt"
+    with pytest.raises(WeightsError, match="no such file"):
+        load_checkpoint(path)
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        load_checkpoint(path)
+    torch.save({"weight": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match=r"model\.weights"):
+        load_checkpoint(path)
+    save_checkpoint(path, {})
+    assert load_checkpoint(path)["format_version"] == FORMAT_VERSION
+    torch.save({"format": "detkit checkpoint", "format_version": 99}, path)
+    with pytest.raises(WeightsError, match="update detkit"):
+        load_checkpoint(path)
