@@ -1,0 +1,79 @@
+"""Check COCO data before training: every defect at once, and what the data is like."""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from detkit.build import build_anchors, evaluation_size, split_paths
+from detkit.config import Config, load_config
+from detkit.console import run_tool
+from detkit.data.coco import CocoAnnotations
+from detkit.data.inspection import inspect_file
+from detkit.data.statistics import AnchorStatistics, anchor_statistics
+from detkit.files import write_json
+
+EXAMPLES = """examples:
+  One file and its images, and a repaired copy:
+    python tools/check_data.py train.json --images photos --fix train_fixed.json
+  Every split of an experiment, and how its anchors meet the boxes:
+    python tools/check_data.py configs/dice.yaml --data-root data
+Exit status 1 says that something is left that would make training or evaluation wrong.
+"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path, help="COCO annotations (.json) or an experiment (.yaml)")
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="the folder that the file names start from"
+    )
+    parser.add_argument("--no-images", action="store_true", help="do not open the images")
+    parser.add_argument(
+        "--classes", type=lambda text: text.split(","), metavar="A,B", help="count these alone"
+    )
+    parser.add_argument("--config", type=Path, metavar="YAML", help="match its anchors with a .json source")
+    parser.add_argument("--data-root", metavar="DIR", help="the folder that the splits of a .yaml start from")
+    parser.add_argument(
+        "--fix", type=Path, metavar="OUT.json", help="write a repaired copy of a .json source"
+    )
+    parser.add_argument("--json", type=Path, metavar="REPORT.json", help="write all that was found")
+    arguments = parser.parse_args()
+    of_config = arguments.source.suffix in (".yaml", ".yml")
+    if of_config and (arguments.fix or arguments.images or arguments.config):
+        parser.error("--fix, --images and --config go with one COCO file (.json), not with an experiment")
+    if not (of_config or arguments.images or arguments.no_images):
+        parser.error("name the folder of the images (--images DIR), or leave them closed (--no-images)")
+    arguments.config = arguments.source if of_config else arguments.config
+    return arguments
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    config = load_config(arguments.config, data_root=arguments.data_root) if arguments.config else None
+    files = [(arguments.source, arguments.images)]
+    if config and arguments.source == arguments.config:
+        splits = (config.data.train, config.data.val, config.data.test)
+        files = [split_paths(config, split) for split in splits if split]
+    classes = arguments.classes or (config and config.data.classes)
+    match = config and partial(_match, config)
+    reports = []
+    for annotations, images in files:
+        folder = None if arguments.no_images else images
+        report = inspect_file(annotations, folder, classes=classes, match=match, repaired=arguments.fix)
+        report.show()
+        reports.append(report)
+    if arguments.json:
+        write_json(arguments.json, [report.as_json() for report in reports])
+    return 1 if any(report.errors_left for report in reports) else 0
+
+
+def _match(config: Config, annotations: CocoAnnotations) -> AnchorStatistics:
+    anchors, resized = build_anchors(config), partial(evaluation_size, config.data.resize)
+    return anchor_statistics(annotations, anchors.anchors_for, resized, **config.matcher.model_dump())
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
