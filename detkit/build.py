@@ -7,15 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset
 
-from detkit.config import DATA_ROOT_VARIABLE, Config, Precision, Resize, Split, parse_config, with_data_root
+from detkit.config import (
+    DATA_ROOT_VARIABLE,
+    Config,
+    Resize,
+    Split,
+    parse_config,
+    with_data_root,
+)
 from detkit.console import say
 from detkit.criterion import DetectionCriterion
 from detkit.data.coco import CocoAnnotations, read_coco
-from detkit.data.dataset import DetectionDataset
-from detkit.data.loader import BatchLoader, BatchOrder, evaluation_loader, training_loader
+from detkit.data.dataset import DetectionDataset, ImageFolderDataset, Sample
+from detkit.data.loader import BatchOrder, evaluation_loader, training_loader
 from detkit.data.transforms import EvaluationTransform, TrainingTransform, resized_size
-from detkit.devices import choose_device, choose_precision
+from detkit.devices import Device, Placement, Precision, place
 from detkit.errors import ConfigError
 from detkit.evaluation import DetectionTable, GroundTruth, read_ground_truth
 from detkit.inference import run_detector
@@ -43,21 +51,19 @@ class Detector:
     model: RetinaNet
     config: Config
     category_ids: tuple[int, ...]
-    device: torch.device
-    dtype: torch.dtype
+    placement: Placement
 
 
 def build_run(config: Config) -> Run:
     """Everything of a training run, from its configuration."""
-    device = choose_device(config.device)
-    dtype = choose_precision(config.precision, device)
+    placement = place(config.device, config.precision)
     annotations, images = read_split(config, config.data.train)
     # Seeded here and nowhere else: the initial weights, and then dropout, draw from torch's global generator.
     torch.manual_seed(config.seed)
     model = build_model(config, annotations.class_names)
     if config.model.weights is not None:
         say(str(load_weights(model, config.model.weights)))
-    _place(model, config, device)
+    _move(model, config, placement.device)
     training = config.training
     order = BatchOrder(len(annotations), training.batch_size * training.accumulate, seed=config.seed)
     plan = _plan(config, order.steps_per_epoch)
@@ -76,7 +82,7 @@ def build_run(config: Config) -> Run:
                 order.between(step, plan.steps, parts=training.accumulate),
                 workers=config.data.workers,
                 stride=model.stride,
-                pin_memory=device.type == "cuda",
+                pin_memory=placement.device.type == "cuda",
             )
         )
 
@@ -84,9 +90,9 @@ def build_run(config: Config) -> Run:
     return Run(
         folder=Path(config.output),
         plan=plan,
-        learner=_learner(config, model, criterion, plan.steps, device, dtype),
+        learner=_learner(config, model, criterion, plan.steps, placement),
         batches_from=batches_from,
-        validate=_validator(config, criterion, annotations, model.stride, device, dtype),
+        validate=_validator(config, criterion, model, placement),
         identity={
             "config": config.model_dump(mode="json"),
             "class_names": list(annotations.class_names),
@@ -99,11 +105,11 @@ def build_run(config: Config) -> Run:
 def load_detector(
     path: str | os.PathLike,
     *,
-    device: str = "auto",
-    precision: Precision = "auto",
+    device: Device | None = None,
+    precision: Precision | None = None,
     data_root: str | None = None,
 ) -> Detector:
-    """The model of a checkpoint, in evaluation mode; ``data_root`` replaces that of its configuration.
+    """The model of a checkpoint, in evaluation mode; what is not given is as in its configuration.
 
     Raises:
         WeightsError: the file is no checkpoint.
@@ -111,25 +117,46 @@ def load_detector(
     """
     checkpoint = load_checkpoint(path)
     config = parse_config(with_data_root(checkpoint["config"], data_root), source=str(path))
-    where = choose_device(device)
+    placement = place(device or config.device, precision or config.precision)
     model = build_model(config, checkpoint["class_names"])
     model.load_state_dict(checkpoint["model"])
-    _place(model, config, where)
-    return Detector(
-        model.eval(), config, tuple(checkpoint["category_ids"]), where, choose_precision(precision, where)
+    _move(model, config, placement.device)
+    return Detector(model.eval(), config, tuple(checkpoint["category_ids"]), placement)
+
+
+def detect_split(detector: Detector, name: str) -> tuple[GroundTruth, DetectionTable]:
+    """What there is to find in a split (``train``, ``val`` or ``test``) of a detector's data, and what it finds."""
+    split = getattr(detector.config.data, name)
+    if split is None:
+        raise ConfigError(f"data.{name}: is not set in the checkpoint's configuration")
+    classes = detector.model.class_names
+    annotations, images = read_split(detector.config, split, classes)
+    dataset = DetectionDataset(annotations, images, build_evaluation_transform(detector.config))
+    table = _detect(detector, dataset, annotations.category_ids, detector.config.data.workers)
+    return read_split_truth(detector.config, split, classes), table
+
+
+def detect_images(detector: Detector, paths: Sequence[Path], *, workers: int) -> DetectionTable:
+    """What a detector finds in image files; an image's id is its place in ``paths``."""
+    dataset = ImageFolderDataset(paths, build_evaluation_transform(detector.config))
+    return _detect(detector, dataset, detector.category_ids, workers)
+
+
+def _detect(
+    detector: Detector, dataset: Dataset[Sample], category_ids: Sequence[int], workers: int
+) -> DetectionTable:
+    loader = evaluation_loader(
+        dataset,
+        batch_size=detector.config.evaluation.batch_size,
+        workers=workers,
+        stride=detector.model.stride,
+        pin_memory=detector.placement.device.type == "cuda",
     )
-
-
-def detect_split(detector: Detector, split: Split) -> DetectionTable:
-    """What a detector finds in the images of a split of its configuration's data."""
-    annotations, images = read_split(detector.config, split, detector.model.class_names)
-    loader = build_evaluation_loader(detector.config, annotations, images, detector.model.stride)
     return run_detector(
         detector.model,
         loader,
-        category_ids=annotations.category_ids,
-        device=detector.device,
-        dtype=detector.dtype,
+        category_ids=category_ids,
+        placement=detector.placement,
         description="detecting",
         total=len(loader),
     )
@@ -186,16 +213,6 @@ def build_evaluation_transform(config: Config) -> EvaluationTransform:
     return EvaluationTransform(_evaluated(config.data.resize), config.data.resize.longest)
 
 
-def build_evaluation_loader(
-    config: Config, annotations: CocoAnnotations, images: Path, stride: int
-) -> BatchLoader:
-    """All images of a split, in order, resized and not augmented."""
-    dataset = DetectionDataset(annotations, images, build_evaluation_transform(config))
-    return evaluation_loader(
-        dataset, batch_size=config.evaluation.batch_size, workers=config.data.workers, stride=stride
-    )
-
-
 def read_split(
     config: Config, split: Split, classes: Sequence[str] | None = None
 ) -> tuple[CocoAnnotations, Path]:
@@ -246,8 +263,7 @@ def _learner(
     model: RetinaNet,
     criterion: DetectionCriterion,
     steps: int,
-    device: torch.device,
-    dtype: torch.dtype,
+    placement: Placement,
 ) -> Learner:
     decay = config.training.ema_decay
     settings: dict[str, Any] = config.schedule.model_dump()
@@ -256,8 +272,7 @@ def _learner(
         criterion=criterion,
         optimiser=build_optimiser(model, **config.optimiser.model_dump()),
         schedule=LearningRateSchedule(steps=steps, **settings),
-        device=device,
-        dtype=dtype,
+        placement=placement,
         clip_norm=config.training.clip_norm,
         average=None if decay is None else moving_average(model, decay),
     )
@@ -266,25 +281,25 @@ def _learner(
 def _validator(
     config: Config,
     criterion: DetectionCriterion,
-    trained: CocoAnnotations,
-    stride: int,
-    device: torch.device,
-    dtype: torch.dtype,
+    model: RetinaNet,
+    placement: Placement,
 ) -> Validator:
     # In the order of the training classes; a class that validation does not know is refused by name.
-    annotations, images = read_split(config, config.data.val, trained.class_names)
+    annotations, images = read_split(config, config.data.val, model.class_names)
+    dataset = DetectionDataset(annotations, images, build_evaluation_transform(config))
     return Validator(
-        loader=build_evaluation_loader(config, annotations, images, stride),
-        ground_truth=read_split_truth(config, config.data.val, trained.class_names),
+        loader=evaluation_loader(
+            dataset, batch_size=config.evaluation.batch_size, workers=config.data.workers, stride=model.stride
+        ),
+        ground_truth=read_split_truth(config, config.data.val, model.class_names),
         criterion=criterion,
         category_ids=annotations.category_ids,
-        device=device,
-        dtype=dtype,
+        placement=placement,
         backend=config.evaluation.backend,
     )
 
 
-def _place(model: RetinaNet, config: Config, device: torch.device) -> None:
+def _move(model: RetinaNet, config: Config, device: torch.device) -> None:
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
 

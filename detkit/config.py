@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from detkit.devices import Device, Precision
 from detkit.errors import ConfigError
 
 DATA_ROOT_VARIABLE = "DETKIT_DATA_ROOT"
@@ -31,7 +32,6 @@ NotNegative = Annotated[Finite, Field(ge=0)]
 Share = Annotated[Finite, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Metric = Literal["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
-Precision = Literal["auto", "fp32", "bf16"]
 
 
 class Section(BaseModel):
@@ -228,7 +228,7 @@ class Config(Section):
 
     output: str
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     precision: Precision = "auto"
     """auto is bf16 on a GPU that has it, and on a CPU with bf16 instructions."""
     channels_last: bool = True

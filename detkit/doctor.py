@@ -35,10 +35,15 @@ REQUIRED = (
     "matplotlib",
 )
 OPTIONAL = ("scikit-image", "faster-coco-eval", "tensorboard")
-OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+OPENCV = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 TORCH_MINOR_AHEAD = 15  # torch 2.N goes with torchvision 0.(N + 15)
-BUILD = "pip install --no-build-isolation -e . in a checkout (python setup.py build_ext --inplace to see why it fails)"
+BUILD = "pip install --no-build-isolation -e . in a checkout of detkit (with -v to see why it fails)"
 
 Versions = Mapping[str, str | None]
 
@@ -76,7 +81,7 @@ def check_packages(versions: Versions) -> list[Problem]:
     problems = [
         Problem(f"{package} is not installed", f"pip install {package}")
         for package in REQUIRED
-        if versions.get(package) is None
+        if versions.get(package) is None and package != "torchvision"
     ]
     opencv = [package for package in OPENCV if installed_version(package)]
     if len(opencv) > 1:
@@ -90,11 +95,14 @@ def check_packages(versions: Versions) -> list[Problem]:
 
 
 def check_pair(versions: Versions, torchvision_error: str | None) -> list[Problem]:
-    """A torchvision that was made for another torch."""
+    """A torchvision that is missing, or was made for another torch."""
     torch, torchvision = versions.get("torch"), versions.get("torchvision")
-    if torch is None or torchvision is None:
+    if torch is None:
         return []
     minor = int(torch.split(".")[1])
+    if torchvision is None:
+        remedy = f"pip install torchvision==0.{minor + TORCH_MINOR_AHEAD}.*"
+        return [Problem(f"torchvision, the one that goes with torch {torch}, is not installed", remedy)]
     paired = torchvision.startswith(f"0.{minor + TORCH_MINOR_AHEAD}.")
     if paired and torchvision_error is None:
         return []
@@ -113,7 +121,7 @@ def check_imports(versions: Versions) -> list[Problem]:
     torch_error = import_error("torch") if versions.get("torch") else None
     if torch_error:
         return [Problem(f"torch cannot be imported: {torch_error}", "install torch and torchvision again")]
-    problems = check_pair(versions, import_error("torchvision"))
+    problems = check_pair(versions, import_error("torchvision") if versions.get("torchvision") else None)
     opencv_error = import_error("cv2")
     if opencv_error and versions.get("opencv-python-headless"):
         problems.append(
@@ -149,7 +157,9 @@ def check_libraries(
         if library["loaded"] or not wanted:
             continue
         reason = library["reason"]
-        missing = "" if tools[tool] else f"install {'a C++ compiler (g++)' if name == 'cpu' else 'nvcc'}, then "
+        missing = (
+            "" if tools[tool] else f"install {'a C++ compiler (g++)' if name == 'cpu' else 'nvcc'}, then "
+        )
         remedy = "unset DETKIT_EXTENSION" if "DETKIT_EXTENSION" in reason else missing + BUILD
         problems.append(
             Problem(
@@ -162,36 +172,33 @@ def check_libraries(
 
 
 def build_tools() -> dict[str, str | None]:
-    """The compilers that setup.py would use, by their own words."""
-    return {
-        "compiler": _first_version_line(os.environ.get("CXX", "g++"), "Free Software|clang|g\\+\\+"),
-        "nvcc": _first_version_line(os.environ.get("NVCC") or _nvcc(), "release"),
-    }
+    """The compilers that setup.py would use, in their own words, or None."""
+    toolkit = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    nvcc = os.environ.get("NVCC") or shutil.which("nvcc") or f"{toolkit}/bin/nvcc"
+    return {"compiler": _version_line(os.environ.get("CXX", "g++")), "nvcc": _version_line(nvcc, "release")}
 
 
-def _nvcc() -> str:
-    folder = os.environ.get("CUDA_HOME", "/usr/local/cuda")
-    return shutil.which("nvcc") or f"{folder}/bin/nvcc"
-
-
-def _first_version_line(program: str, word: str) -> str | None:
-    """The line of ``program --version`` that holds ``word``, or None where it does not run."""
+def _version_line(program: str, word: str = "") -> str | None:
+    """The first line with ``word`` that ``program --version`` prints, or None where it does not run."""
     try:
-        output = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=20)
+        output = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, check=True, timeout=20
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    lines = output.stdout.splitlines()
-    return next((line for line in lines if word in line), lines[0] if lines else program)
+    return next((line for line in output.stdout.splitlines() if word in line), program)
 
 
 def hardware() -> dict[str, Any]:
-    """The processor, what it can do, and the GPUs that torch sees."""
+    """The processor, what it can do that matters here, and the GPUs that torch sees."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    fields = dict(reversed([part.strip() for part in line.split(":", 1)]) for line in lines if ":" in line)
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    fields = {}
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []:
+        name, _, value = line.partition(":")
+        fields[name.strip()] = value.strip()
+    flags = fields.get("flags", "").split()
     return {
-        "cpu": fields.get("model name", platform.processor() or platform.machine()),
+        "cpu": fields.get("model name", platform.machine()),
         "cores": os.cpu_count(),
         "cpu_features": [feature for feature in CPU_FEATURES if feature in flags],
         "gpus": gpu_names(),
@@ -213,7 +220,8 @@ def examine() -> dict[str, Any]:
     versions |= {package: installed_version(package) for package in (*REQUIRED, *OPTIONAL)}
     problems = check_packages(versions) + check_imports(versions)
     libraries, tools, machine = compiled_libraries(), build_tools(), hardware()
-    problems += check_libraries(libraries, tools, machine["gpus"])
+    if import_error("torch") is None:
+        problems += check_libraries(libraries, tools, machine["gpus"])
     return {
         "versions": versions,
         "libraries": libraries,
@@ -221,3 +229,44 @@ def examine() -> dict[str, Any]:
         "hardware": machine,
         "problems": [asdict(problem) for problem in problems],
     }
+
+
+def describe(report: Mapping[str, Any]) -> str:
+    """The report of :func:`examine` for people."""
+    lines = ["Installed"]
+    lines += [f"  {name:26}{version or 'missing'}" for name, version in report["versions"].items()]
+    lines += ["Compiled ops"]
+    for name, library in report["libraries"].items():
+        lines.append(f"  {name:26}{'in use' if library['loaded'] else 'not in use: ' + library['reason']}")
+    lines += ["To build them"]
+    lines += [f"  {name:26}{version or 'not found'}" for name, version in report["build_tools"].items()]
+    machine = report["hardware"]
+    lines += ["Machine"]
+    lines += [f"  {'processor':26}{machine['cpu']}, {machine['cores']} cores"]
+    lines += [
+        f"  {'its features':26}{', '.join(machine['cpu_features']) or 'none of ' + ', '.join(CPU_FEATURES)}"
+    ]
+    lines += [f"  {'GPUs':26}{', '.join(machine['gpus']) or 'none'}"]
+    for problem in report["problems"]:
+        lines += ["", f"{'WRONG' if problem['serious'] else 'note'}: {problem['what']}"]
+        lines += [f"  mend it: {problem['remedy']}"]
+    if not report["problems"]:
+        lines += ["", "All is well."]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the report; 1 if something is wrong that matters."""
+    parser = argparse.ArgumentParser(
+        prog="python -m detkit.doctor",
+        description="Say what is installed, what works, what does not and how to mend it.",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    report = examine()
+    print(json.dumps(report, indent=2) if options.json else describe(report))
+    return int(any(problem["serious"] for problem in report["problems"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

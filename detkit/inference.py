@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from detkit.console import progress
-from detkit.devices import autocast
+from detkit.devices import Placement
 from detkit.evaluation.results import DetectionTable
 from detkit.models import RetinaNet
 from detkit.structures import DenseOutputs, Detections, ImageBatch, Target
@@ -20,8 +20,7 @@ def run_detector(
     batches: Iterable[tuple[ImageBatch, list[Target]]],
     *,
     category_ids: Sequence[int],
-    device: torch.device,
-    dtype: torch.dtype,
+    placement: Placement,
     description: str,
     total: int | None = None,
     observe: Observer | None = None,
@@ -29,9 +28,8 @@ def run_detector(
     """Detect objects in every image of ``batches``.
 
     Args:
-        model: moved to nowhere: it must be on ``device``; it is left in evaluation mode.
+        model: on the placement's device already; it is left in evaluation mode.
         category_ids: COCO category id of each class index.
-        dtype: of the forward pass, float32 or bfloat16.
         description, total: for the progress bar, in batches.
         observe: called with the dense outputs and targets of each batch, e.g. to take the validation loss.
 
@@ -42,8 +40,8 @@ def run_detector(
     ids: list[int] = []
     found: list[Detections] = []
     for images, targets in progress(batches, total, description):
-        with autocast(device, dtype):
-            outputs = model.dense(images.to(device, non_blocking=True))
+        with placement.autocast():
+            outputs = model.dense(images.to(placement.device, non_blocking=True))
         if observe is not None:
             observe(outputs, targets)
         found += model.postprocess(outputs, images.sizes, images.original_sizes)

@@ -4,18 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from detkit.build import detect_split, load_detector, read_split_truth
+from detkit.build import detect_split, load_detector
 from detkit.console import print_table, run_tool, say
-from detkit.errors import ConfigError
-from detkit.evaluation import (
-    DetectionTable,
-    GroundTruth,
-    measure,
-    metrics_tables,
-    read_ground_truth,
-    read_results,
-    write_results,
-)
+from detkit.evaluation import measure, metrics_tables, read_ground_truth, read_results, write_results
 from detkit.files import write_json
 
 EXAMPLES = """examples:
@@ -38,18 +29,13 @@ def parse_arguments() -> argparse.Namespace:
     add("checkpoint", nargs="?", type=Path, help="best.pt or last.pt of a run")
     add("--split", choices=("train", "val", "test"), default="val", help="of the checkpoint's data (val)")
     add("--data-root", metavar="DIR", help="folder that the checkpoint's data paths start from")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    add("--device", choices=("auto", "cpu", "cuda"), help="as in training")
+    add("--precision", choices=("auto", "fp32", "bf16"), help="as in training")
     add("--annotations", type=Path, metavar="GT.json", help="COCO annotations")
     add("--detections", type=Path, metavar="DT.json", help="COCO results of boxes")
     add("--classes", type=_names, metavar="A,B", help="measure these classes of GT.json alone (every class)")
     add("--output", required=True, type=Path, metavar="DIR", help="folder for metrics.json")
-    add(
-        "--backend",
-        choices=("pycocotools", "fast"),
-        default="pycocotools",
-        help="fast needs the extra fast-eval and gives the same numbers (pycocotools)",
-    )
+    add("--backend", choices=("pycocotools", "fast"), default="pycocotools", help="fast: the extra fast-eval")
     add("--score", type=float, default=0.5, help="least score for precision, recall and F1 (0.5)")
     arguments = parser.parse_args()
     files = (arguments.annotations is not None) + (arguments.detections is not None)
@@ -61,7 +47,14 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     if arguments.checkpoint:
-        ground_truth, table = detect(arguments)
+        detector = load_detector(
+            arguments.checkpoint,
+            device=arguments.device,
+            precision=arguments.precision,
+            data_root=arguments.data_root,
+        )
+        ground_truth, table = detect_split(detector, arguments.split)
+        write_results(arguments.output / "detections.json", table)
     else:
         ground_truth = read_ground_truth(arguments.annotations, arguments.classes)
         table = read_results(arguments.detections, ground_truth)
@@ -70,22 +63,6 @@ def main() -> None:
         print_table(title, columns, rows)
     write_json(arguments.output / "metrics.json", metrics)
     say(f"metrics: {arguments.output / 'metrics.json'}")
-
-
-def detect(arguments: argparse.Namespace) -> tuple[GroundTruth, DetectionTable]:
-    """Run the checkpoint's model over a split of its data, and keep the detections."""
-    detector = load_detector(
-        arguments.checkpoint,
-        device=arguments.device,
-        precision=arguments.precision,
-        data_root=arguments.data_root,
-    )
-    split = getattr(detector.config.data, arguments.split)
-    if split is None:
-        raise ConfigError(f"{arguments.checkpoint}: its configuration has no data.{arguments.split}")
-    table = detect_split(detector, split)
-    write_results(arguments.output / "detections.json", table)
-    return read_split_truth(detector.config, split, detector.model.class_names), table
 
 
 def _names(text: str) -> list[str]:

@@ -4,15 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from detkit.data.images import find_images
-from detkit.report.pictures import write_pictures
+import cv2
 
-from detkit.build import build_evaluation_transform, load_detector
-from detkit.console import run_tool, say
-from detkit.data.dataset import ImageFolderDataset
-from detkit.data.loader import evaluation_loader
-from detkit.evaluation import write_results
-from detkit.inference import run_detector
+from detkit.build import Detector, detect_images, load_detector
+from detkit.console import progress, run_tool, say
+from detkit.data.images import find_images, read_image
+from detkit.evaluation import DetectionTable, write_results
+from detkit.files import write_json
+from detkit.report.pictures import contact_sheet, draw_detections
+
+SHEET_IMAGES = 24
 
 EXAMPLES = """examples:
   python tools/predict.py runs/demo/best.pt photo.jpg --output predictions
@@ -32,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
     parser.add_argument("--score", type=float, default=0.5, help="draw detections from this score on (0.5)")
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N images alone")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="as in training")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images (2)")
     return parser.parse_args()
 
@@ -41,22 +42,7 @@ def main() -> int:
     arguments = parse_arguments()
     detector = load_detector(arguments.checkpoint, device=arguments.device)
     paths = find_images(arguments.images)[: arguments.limit]
-    dataset = ImageFolderDataset(paths, build_evaluation_transform(detector.config))
-    loader = evaluation_loader(
-        dataset,
-        batch_size=detector.config.evaluation.batch_size,
-        workers=arguments.workers,
-        stride=detector.model.stride,
-    )
-    table = run_detector(
-        detector.model,
-        loader,
-        category_ids=detector.category_ids,
-        device=detector.device,
-        dtype=detector.dtype,
-        description="detecting",
-        total=len(loader),
-    )
+    table = detect_images(detector, paths, workers=arguments.workers)
     write_results(arguments.output / "detections.json", table)
     write_json(arguments.output / "images.json", _coco_images(paths, detector))
     _draw(paths, table, detector, arguments)
@@ -76,15 +62,21 @@ def _coco_images(paths: list[Path], detector: Detector) -> dict:
     }
 
 
-def _draw(paths: list[Path], table: DetectionTable, detector: Detector, arguments: argparse.Namespace) -> None:
-    names = dict(zip(detector.category_ids, detector.model.class_names, strict=True))
+def _draw(
+    paths: list[Path], table: DetectionTable, detector: Detector, arguments: argparse.Namespace
+) -> None:
+    """A picture per image, and one sheet of the first of them."""
+    label_of = {category_id: label for label, category_id in enumerate(detector.category_ids)}
     sheet = []
     for image_id, path in enumerate(progress(paths, len(paths), "drawing")):
         mine = table.select((table.image_ids == image_id) & (table.scores >= arguments.score))
-        picture = draw_detections(read_image(path), mine, names)
-        write_image(arguments.output / f"{image_id:05}_{path.stem}.png", picture)
-        sheet += [picture] if len(sheet) < SHEET else []
-    write_image(arguments.output / "contact_sheet.png", contact_sheet(sheet, columns=4))
+        labels = [label_of[category_id] for category_id in mine.category_ids.tolist()]
+        picture = draw_detections(
+            read_image(path), mine.boxes, labels, mine.scores, class_names=detector.model.class_names
+        )
+        cv2.imwrite(str(arguments.output / f"{image_id:05}_{path.stem}.png"), picture[..., ::-1])
+        sheet += [picture] if image_id < SHEET_IMAGES else []
+    cv2.imwrite(str(arguments.output / "contact_sheet.png"), contact_sheet(sheet, columns=4)[..., ::-1])
 
 
 if __name__ == "__main__":

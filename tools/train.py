@@ -4,12 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from detkit.report.curves import training_curves
-
 from detkit.build import build_run
 from detkit.config import dump_config, load_config
 from detkit.console import run_tool, say
 from detkit.files import write_text
+from detkit.report.curves import training_curves
 from detkit.training.loop import BEST
 from detkit.training.resume import checkpoint_to_resume
 from detkit.training.run_log import read_log
@@ -39,7 +38,8 @@ def parse_arguments() -> argparse.Namespace:
         "--resume", action="store_true", help="go on with the run in the folder, if there is one"
     )
     again.add_argument("--overwrite", action="store_true", help="throw away the run in the folder")
-    return parser.parse_args()
+    # Overrides may come before, between and after the flags.
+    return parser.parse_intermixed_args()
 
 
 def main() -> int:

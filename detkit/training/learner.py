@@ -11,7 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from detkit.devices import autocast
+from detkit.devices import Placement
 from detkit.errors import TrainingError
 from detkit.models import RetinaNet
 from detkit.structures import ImageBatch, Target
@@ -28,9 +28,7 @@ class Learner:
     criterion: nn.Module
     optimiser: Optimizer
     schedule: LearningRateSchedule
-    device: torch.device
-    dtype: torch.dtype
-    """Of the forward pass: bfloat16 (autocast) or float32."""
+    placement: Placement
     clip_norm: float | None = None
     average: AveragedModel | None = None
 
@@ -71,9 +69,10 @@ class Learner:
 
     def losses(self, images: ImageBatch, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The forward pass and the criterion, on this learner's device."""
-        with autocast(self.device, self.dtype):
-            outputs = self.model(images.to(self.device, non_blocking=True))
-        return self.criterion(outputs, on_device(targets, self.device))
+        device = self.placement.device
+        with self.placement.autocast():
+            outputs = self.model(images.to(device, non_blocking=True))
+        return self.criterion(outputs, on_device(targets, device))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a step changes."""

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from detkit.data.loader import BatchLoader
+from detkit.devices import Placement
 from detkit.evaluation import Backend, GroundTruth, evaluate_boxes
 from detkit.inference import run_detector
 from detkit.models import RetinaNet
@@ -23,8 +23,7 @@ class Validator:
     ground_truth: GroundTruth
     criterion: nn.Module
     category_ids: Sequence[int]
-    device: torch.device
-    dtype: torch.dtype
+    placement: Placement
     backend: Backend = "pycocotools"
 
     def __call__(self, model: RetinaNet) -> dict[str, Any]:
@@ -32,7 +31,7 @@ class Validator:
         sums: dict[str, float] = {}
 
         def add_losses(outputs: DenseOutputs, targets: list[Target]) -> None:
-            losses = self.criterion(outputs, on_device(targets, self.device))
+            losses = self.criterion(outputs, on_device(targets, self.placement.device))
             losses = {"loss": sum(losses.values()), **losses}
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.item() * len(targets)
@@ -41,8 +40,7 @@ class Validator:
             model,
             self.loader,
             category_ids=self.category_ids,
-            device=self.device,
-            dtype=self.dtype,
+            placement=self.placement,
             description="validating",
             total=len(self.loader),
             observe=add_losses,

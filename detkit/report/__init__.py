@@ -1,0 +1,1 @@
+"""Pictures and plots, drawn from result files alone."""
