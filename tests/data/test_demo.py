@@ -12,7 +12,7 @@ import pytest
 
 from detkit.data.demo import DemoSpec, scenes, sources, write_demo
 from detkit.data.demo.scenes import CLUTTER, Piece, compose_scene, resample
-from detkit.data.demo.sources import SPLITS, load_sources
+from detkit.data.demo.sources import LOOKALIKES, SPLITS, load_sources
 from detkit.errors import DataError
 
 SMALL = DemoSpec(train=6, val=3, test=2, size=160, seed=5)
@@ -60,6 +60,11 @@ def test_every_face_is_used_and_both_motorcycles_are_in_one_split():
     for split in SPLITS.values():
         views = {"motorcycle_left.png", "motorcycle_right.png"} & set(split.photographs)
         assert len(views) in (0, 2)
+
+
+def test_lookalikes_are_in_one_split():
+    for group in LOOKALIKES:
+        assert sum(bool(set(group) & set(split.faces)) for split in SPLITS.values()) == 1
 
 
 def test_people_and_heads_are_no_background():

@@ -2,8 +2,8 @@
 
 A scene is laid out before anyone knows what is a face: places and sizes are drawn first, then a few of the
 places are given to faces and the rest to clutter. All pieces start as 25 x 25 patches and go through one and
-the same resampling, mirroring, contrast, brightness and elliptic soft mask, and the finished scene gets one
-common blur and grain. What remains to tell a face by is the face.
+the same mirroring, turning, resampling, contrast, brightness and elliptic soft mask, and the finished scene gets
+one common blur and grain. What remains to tell a face by is the face.
 """
 
 import math
@@ -150,10 +150,24 @@ def _layout(rng: Random, size: int, count: int) -> list[Piece]:
     return [pieces[index] for index in rng.permutation(len(pieces))]
 
 
-def _paste(canvas: np.ndarray, piece: Piece, patch: np.ndarray, rng: Random) -> None:
-    """Blend a patch into the canvas: random mirror and contrast, brightness near that of the surroundings."""
+def _varied(patch: np.ndarray, rng: Random) -> np.ndarray:
+    """A patch mirrored or not, a little turned, scaled and moved, its tones bent; [25, 25]."""
+    from skimage.transform import AffineTransform, warp
+
     patch = patch[:, ::-1] if rng.random() < 0.5 else patch
-    patch = resample(patch, piece.height, piece.width)
+    centre = (PATCH - 1) / 2
+    change = AffineTransform(
+        scale=rng.uniform(0.92, 1.08, 2), rotation=rng.uniform(-0.2, 0.2), translation=rng.uniform(-1, 1, 2)
+    )
+    around_centre = AffineTransform(translation=(-centre, -centre)) + change
+    around_centre += AffineTransform(translation=(centre, centre))
+    patch = warp(patch, around_centre, order=3, mode="edge")
+    return np.clip(patch, 0, 1) ** rng.uniform(0.75, 1.33)
+
+
+def _paste(canvas: np.ndarray, piece: Piece, patch: np.ndarray, rng: Random) -> None:
+    """Blend a patch into the canvas: random contrast, brightness near that of the surroundings."""
+    patch = resample(_varied(patch, rng), piece.height, piece.width)
     mask = _mask(piece)
     region = canvas[piece.y : piece.y + piece.height, piece.x : piece.x + piece.width]
     mean = np.average(patch, weights=mask)

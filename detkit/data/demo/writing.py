@@ -33,7 +33,7 @@ SMALLEST_SCENE = 96
 class DemoSpec:
     """What determines every byte of the data set."""
 
-    train: int = 800
+    train: int = 1600
     """Scenes."""
     val: int = 200
     test: int = 200

@@ -1,0 +1,60 @@
+// The arguments of match_anchors, checked, and what both kernels decide from a best IoU.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "../host_device.h"
+#include "../labels.h"
+#include "box_iou.h"
+
+namespace detkit {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+struct Thresholds {
+  float foreground;
+  float background;
+};
+
+// What becomes of an anchor whose best IoU is with box `match`; `restored` says that some box has its best
+// IoU with this anchor.
+HOST_DEVICE inline int32_t decide(float best, int32_t match, bool restored, Thresholds thresholds) {
+  if (restored || best >= thresholds.foreground) {
+    return match;
+  }
+  return best < thresholds.background ? BACKGROUND : IGNORE;
+}
+
+inline void check_boxes(const Tensor& boxes, const Tensor& anchors, const char* name) {
+  STD_TORCH_CHECK(
+      boxes.dim() == 2 && boxes.size(1) == 4 && boxes.is_contiguous() &&
+          boxes.scalar_type() == ScalarType::Float && boxes.device() == anchors.device(),
+      "match_anchors: ", name, " must be contiguous float32 [..., 4] on the device of the anchors");
+}
+
+// Refuses what would make a kernel read outside its tensors.
+inline void check_arguments(const Tensor& anchors, const std::vector<Tensor>& boxes) {
+  check_boxes(anchors, anchors, "anchors");
+  for (const Tensor& image_boxes : boxes) {
+    check_boxes(image_boxes, anchors, "boxes");
+  }
+}
+
+// The matches, uninitialised: int32 [N, A].
+inline Tensor empty_matches(const Tensor& anchors, const std::vector<Tensor>& boxes) {
+  return torch::stable::new_empty(
+      anchors, {static_cast<int64_t>(boxes.size()), anchors.size(0)}, ScalarType::Int);
+}
+
+inline const Box* box_data(const Tensor& boxes) {
+  return static_cast<const Box*>(boxes.data_ptr());
+}
+
+}  // namespace detkit
