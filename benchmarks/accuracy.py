@@ -89,10 +89,14 @@ def torchvision_twin(config: Config, ours: RetinaNet) -> TorchvisionRetinaNet:
     """torchvision's RetinaNet with the parts, sizes and weights of ours."""
     model = config.model
     if model.head_depth != 4 or model.head_norm != "none" or model.dropout or model.frozen_batch_norm:
-        raise ConfigError("model: torchvision's head has depth 4, no norm and no dropout, and its norm trains")
+        raise ConfigError(
+            "model: torchvision's head has depth 4, no norm and no dropout, and its norm trains"
+        )
     nodes = ours.backbone.nodes
     if any("." in node for node in nodes):
-        raise ConfigError(f"model.nodes: torchvision can tap top-level modules alone, found {', '.join(nodes)}")
+        raise ConfigError(
+            f"model.nodes: torchvision can tap top-level modules alone, found {', '.join(nodes)}"
+        )
     channels = [block[0].in_channels for block in ours.backbone.fpn.inner_blocks]
     extra = None
     if len(model.levels) == len(nodes) + 2:
@@ -161,7 +165,12 @@ def train(config: Config, kind: str) -> dict[str, Any]:
         raise KeyboardInterrupt
     rows = [row for row in read_log(folder / "metrics.jsonl") if row["event"] == "train"]
     result = {name: position.metrics[name] for name in METRICS}
-    return {"kind": kind, "seed": config.seed, **result, "seconds": round(sum(row["seconds"] for row in rows), 1)}
+    return {
+        "kind": kind,
+        "seed": config.seed,
+        **result,
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
+    }
 
 
 def summary(results: list[dict[str, Any]], kind: str) -> list[Any]:

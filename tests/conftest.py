@@ -4,8 +4,6 @@ import json
 import os
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 
@@ -64,8 +62,16 @@ training:
 
 def _write_tiny_split(folder: Path, name: str, images: int, first: int) -> None:
     """Bright squares (one class) and dark ones (the other) on grey noise; every fifth image is empty."""
+    # Imported here: the op tests also run where torch is installed alone.
+    import cv2
+    import numpy as np
+
     rng = np.random.default_rng(first)
-    tree: dict = {"images": [], "annotations": [], "categories": [{"id": 3, "name": "bright"}, {"id": 5, "name": "dark"}]}
+    tree: dict = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 3, "name": "bright"}, {"id": 5, "name": "dark"}],
+    }
     for number in range(first, first + images):
         pixels = rng.integers(100, 156, (64, 64, 3), dtype=np.uint8)
         for _ in range(0 if number % 5 == 4 else int(rng.integers(1, 4))):

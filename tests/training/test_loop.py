@@ -28,9 +28,10 @@ def same_weights(first, second):
     a, b = (load_checkpoint(folder / LAST) for folder in (first, second))
     models = (a["model"], b["model"])
     learners = (a["training"]["learner"]["model"], b["training"]["learner"]["model"])
-    return all(
-        torch.equal(one[key], other[key]) for one, other in (models, learners) for key in one
-    ) and models[0].keys() == models[1].keys()
+    return (
+        all(torch.equal(one[key], other[key]) for one, other in (models, learners) for key in one)
+        and models[0].keys() == models[1].keys()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,9 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_the_same(tiny_config, whole_
     assert (stopped.finished, stopped.step) == (False, stop_after)
     torch.rand(5)
     config = load_config(tiny_config, ["data.workers=0"])
-    checkpoint = checkpoint_to_resume(run.folder, config.model_dump(mode="json"), resume=True, overwrite=False)
+    checkpoint = checkpoint_to_resume(
+        run.folder, config.model_dump(mode="json"), resume=True, overwrite=False
+    )
     assert build_run(config).fit(checkpoint).finished
     assert same_weights(run.folder, whole_run)
     assert log_without_times(run.folder) == log_without_times(whole_run)
@@ -144,7 +147,9 @@ def test_a_loss_that_is_not_finite_names_the_images_and_keeps_the_last_good_stat
         return losses if next(count) < 4 else {**losses, "box": losses["box"] * float("nan")}
 
     run.learner.criterion.forward = poisoned
-    with pytest.raises(TrainingError, match=r"step 4: the loss is not finite.*box nan.*\d{3}\.png.*learning_rate"):
+    with pytest.raises(
+        TrainingError, match=r"step 4: the loss is not finite.*box nan.*\d{3}\.png.*learning_rate"
+    ):
         run.fit()
     last = load_checkpoint(run.folder / LAST)
     assert last["step"] == 4

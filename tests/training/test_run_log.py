@@ -24,7 +24,12 @@ def test_not_finite_numbers_become_null(tmp_path):
     with RunLog(tmp_path) as log:
         log.write({"event": "train", "step": 1, "loss": math.nan, "box": math.inf})
     line = (tmp_path / "metrics.jsonl").read_text().splitlines()[-1]
-    assert json.loads(line, parse_constant=pytest.fail) == {"event": "train", "step": 1, "loss": None, "box": None}
+    assert json.loads(line, parse_constant=pytest.fail) == {
+        "event": "train",
+        "step": 1,
+        "loss": None,
+        "box": None,
+    }
 
 
 def test_resume_cuts_off_what_will_be_written_again(tmp_path):

@@ -62,7 +62,10 @@ def test_a_run_shorter_than_its_warmup_stays_finite():
 def test_apply_keeps_the_ratio_of_the_groups():
     first, second = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
     optimiser = torch.optim.SGD(
-        [{"params": [first], "lr": 0.1, "initial_lr": 0.1}, {"params": [second], "lr": 0.01, "initial_lr": 0.01}]
+        [
+            {"params": [first], "lr": 0.1, "initial_lr": 0.1},
+            {"params": [second], "lr": 0.01, "initial_lr": 0.01},
+        ]
     )
     LearningRateSchedule("constant", 10, warmup_steps=4, warmup_factor=0.0).apply(optimiser, 2)
     assert [group["lr"] for group in optimiser.param_groups] == [pytest.approx(0.05), pytest.approx(0.005)]

@@ -1,0 +1,66 @@
+"""Imports go one way, as design has it; read from the sources, so that an import inside a function counts too."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "detkit"
+WORDS = {"labels", "errors", "structures", "boxes", "files", "console", "devices"}
+ALLOWED = {
+    "config": WORDS,
+    "ops": {"labels"},
+    "data": WORDS | {"ops"},
+    "models": WORDS | {"ops"},
+    "evaluation": {"labels", "errors", "files"},
+    "report": {"errors", "files", "evaluation"},
+    "criterion": WORDS | {"ops", "models"},
+    "inference": WORDS | {"models", "evaluation"},
+    "training": WORDS | {"data", "models", "evaluation", "inference"},
+    "doctor": {"ops"},
+    "build": WORDS | {"config", "data", "models", "evaluation", "criterion", "inference", "training"},
+}
+"""What each part may import of detkit, besides itself. The words import each other and nothing else."""
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_parts(path: Path) -> set[str]:
+    parts = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        parts |= {name.split(".")[1] for name in names if name.startswith("detkit.")}
+    return parts
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_imports_go_one_way(path):
+    part = part_of(path)
+    if part == "__init__":
+        assert not imported_parts(path)
+        return
+    allowed = WORDS if part in WORDS else ALLOWED[part]
+    beyond = imported_parts(path) - allowed - {part}
+    assert not beyond, f"detkit.{part} must not import detkit.{', detkit.'.join(sorted(beyond))}"
+
+
+def test_ops_import_torch_alone():
+    allowed = {"torch", "detkit"}
+    for path in (PACKAGE / "ops").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                top = name.split(".")[0]
+                assert top in allowed or top in __import__("sys").stdlib_module_names, (
+                    f"{path.name} imports {name}"
+                )
