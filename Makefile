@@ -42,7 +42,7 @@ wheel: .venv/torch
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip 'setuptools>=77' wheel
 	@echo "Installing torch and torchvision (up to 5.5 GB with CUDA; once)"
-	$(BIN)/python -m pip install --quiet --progress-bar on $(patsubst %,'%',$(TORCH))
+	$(BIN)/python -m pip install $(patsubst %,'%',$(TORCH))
 	touch $@
 
 .venv/installed-%: .venv/torch $(PACKAGING)

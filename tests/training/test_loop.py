@@ -158,7 +158,7 @@ def test_a_loss_that_is_not_finite_names_the_images_and_keeps_the_last_good_stat
 
 def test_a_folder_with_a_run_is_not_overwritten_by_accident(whole_run, tiny_config, tmp_path):
     config = load_config(tiny_config).model_dump(mode="json")
-    with pytest.raises(TrainingError, match="--resume.*--overwrite"):
+    with pytest.raises(TrainingError, match=r"--resume.*--overwrite"):
         checkpoint_to_resume(whole_run, config, resume=False, overwrite=False)
     changed = {**config, "seed": 8, "output": str(whole_run)}
     with pytest.raises(TrainingError, match="seed was 7, is 8"):
