@@ -22,7 +22,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from detkit.build import build_run
+from detkit.build import build_run, evaluation_size
 from detkit.config import Config, load_config
 from detkit.console import print_table, run_tool, say
 from detkit.errors import ConfigError
@@ -87,12 +87,39 @@ def as_list(images: ImageBatch) -> list[Tensor]:
 
 def torchvision_twin(config: Config, ours: RetinaNet) -> TorchvisionRetinaNet:
     """torchvision's RetinaNet with the parts, sizes and weights of ours."""
-    model = config.model
+    model, limits = config.model, config.postprocess
     if model.head_depth != 4 or model.head_norm != "none" or model.dropout or model.frozen_batch_norm:
         raise ConfigError(
             "model: torchvision's head has depth 4, no norm and no dropout, and its norm trains"
         )
-    nodes = ours.backbone.nodes
+    sizes, ratios = tuple(map(tuple, model.anchor_sizes)), tuple(model.anchor_ratios)
+    anchors = AnchorGenerator(sizes, (ratios,) * len(sizes))
+    classes = len(ours.class_names)
+    twin = TorchvisionRetinaNet(
+        torchvision_backbone(config, ours),
+        classes,
+        # Images arrive resized: training skips torchvision's own resize, and in evaluation it has nothing to do.
+        min_size=evaluation_size(config.data.resize, (1, 1))[0],
+        max_size=config.data.resize.longest,
+        _skip_resize=True,
+        anchor_generator=anchors,
+        head=RetinaNetHead(model.pyramid_channels, anchors.num_anchors_per_location()[0], classes),
+        score_thresh=limits.score_threshold,
+        nms_thresh=limits.nms_iou,
+        detections_per_img=limits.detections_per_image,
+        topk_candidates=limits.candidates_per_level,
+        fg_iou_thresh=config.matcher.foreground_iou,
+        bg_iou_thresh=config.matcher.background_iou,
+        image_mean=model.mean,
+        image_std=model.std,
+    )
+    twin.load_state_dict(ours.state_dict())
+    return twin
+
+
+def torchvision_backbone(config: Config, ours: RetinaNet) -> BackboneWithFPN:
+    """torchvision's pyramid over the same modules of the same network."""
+    model, nodes = config.model, ours.backbone.nodes
     if any("." in node for node in nodes):
         raise ConfigError(
             f"model.nodes: torchvision can tap top-level modules alone, found {', '.join(nodes)}"
@@ -100,9 +127,8 @@ def torchvision_twin(config: Config, ours: RetinaNet) -> TorchvisionRetinaNet:
     channels = [block[0].in_channels for block in ours.backbone.fpn.inner_blocks]
     extra = None
     if len(model.levels) == len(nodes) + 2:
-        extra = LastLevelP6P7(
-            model.pyramid_channels if model.extra_from == "pyramid" else channels[-1], model.pyramid_channels
-        )
+        read = model.pyramid_channels if model.extra_from == "pyramid" else channels[-1]
+        extra = LastLevelP6P7(read, model.pyramid_channels)
     elif len(model.levels) != len(nodes):
         raise ConfigError("model.levels: torchvision adds both levels 6 and 7, or none")
     returned = {node: str(index) for index, node in enumerate(nodes)}
@@ -110,27 +136,7 @@ def torchvision_twin(config: Config, ours: RetinaNet) -> TorchvisionRetinaNet:
     if extra is None:
         # Left to itself, torchvision adds a pooled level, which has no anchors here.
         backbone.fpn.extra_blocks = None
-    anchors = AnchorGenerator(
-        tuple(map(tuple, model.anchor_sizes)), (tuple(model.anchor_ratios),) * len(model.levels)
-    )
-    classes = len(ours.class_names)
-    twin = TorchvisionRetinaNet(
-        backbone,
-        classes,
-        anchor_generator=anchors,
-        head=RetinaNetHead(model.pyramid_channels, anchors.num_anchors_per_location()[0], classes),
-        score_thresh=config.postprocess.score_threshold,
-        nms_thresh=config.postprocess.nms_iou,
-        detections_per_img=config.postprocess.detections_per_image,
-        topk_candidates=config.postprocess.candidates_per_level,
-        fg_iou_thresh=config.matcher.foreground_iou,
-        bg_iou_thresh=config.matcher.background_iou,
-        image_mean=model.mean,
-        image_std=model.std,
-        _skip_resize=True,
-    )
-    twin.load_state_dict(ours.state_dict())
-    return twin
+    return backbone
 
 
 def as_torchvision(run: Run, config: Config) -> Run:

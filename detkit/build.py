@@ -67,13 +67,7 @@ def build_run(config: Config) -> Run:
     training = config.training
     order = BatchOrder(len(annotations), training.batch_size * training.accumulate, seed=config.seed)
     plan = _plan(config, order.steps_per_epoch)
-    transform = TrainingTransform(
-        config.data.resize.shorter,
-        config.data.resize.longest,
-        augment=config.data.augment,
-        min_visible=config.data.min_visible,
-    )
-    dataset = DetectionDataset(annotations, images, transform, seed=config.seed)
+    dataset = DetectionDataset(annotations, images, build_training_transform(config), seed=config.seed)
 
     def batches_from(step: int) -> Iterator[Batch]:
         return iter(
@@ -206,6 +200,14 @@ def build_criterion(config: Config) -> DetectionCriterion:
 def evaluation_size(resize: Resize, size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) that evaluation resizes an image of ``size`` to."""
     return resized_size(size, _evaluated(resize), resize.longest)
+
+
+def build_training_transform(config: Config) -> TrainingTransform:
+    """The resize and augmentation of training."""
+    data = config.data
+    return TrainingTransform(
+        data.resize.shorter, data.resize.longest, augment=data.augment, min_visible=data.min_visible
+    )
 
 
 def build_evaluation_transform(config: Config) -> EvaluationTransform:

@@ -4,7 +4,7 @@ The order of a run is a function of its seed and the step alone, so a resumed ru
 what it would have seen. Nothing here draws from the global random generators.
 """
 
-import signal
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -234,5 +234,7 @@ def _map_values(function: Callable[[Any], Any], mapping: Mapping[str, Any]) -> A
 def _start_worker(_: int) -> None:
     # Workers share the cores already, and the threads of OpenCV do not survive a fork.
     cv2.setNumThreads(0)
-    # Ctrl-C reaches every process of a terminal; the main one decides whether to save and stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, and SIGTERM to a group, reach every process of the group; the main one decides whether to save and
+    # stop, and needs its workers until then. A worker whose parent is gone ends by itself.
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)

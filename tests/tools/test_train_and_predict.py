@@ -111,19 +111,23 @@ def test_killed_at_three_random_moments_and_resumed_it_ends_the_same(trained, tm
         assert_equal(one, other)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
-def test_a_signal_saves_and_says_how_to_go_on(trained, tmp_path, number, status):
+@pytest.mark.parametrize(
+    ("number", "send"),
+    [(signal.SIGINT, os.killpg), (signal.SIGTERM, os.kill), (signal.SIGTERM, os.killpg)],
+    ids=["ctrl-c", "terminated", "terminated with its workers"],
+)
+def test_a_signal_saves_and_says_how_to_go_on(trained, tmp_path, number, send):
     config, _ = trained
     folder = tmp_path / "stopped"
     process = subprocess.Popen(
         command("train.py", config, f"output={folder}", "training.epochs=400"),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT, start_new_session=True,
     )  # fmt: skip
     while process.poll() is None and len(rows(folder)) < 3:
         time.sleep(0.01)
-    process.send_signal(number)
+    send(process.pid, number)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == status, output
+    assert process.returncode == 130, output
     assert "--resume" in output
     assert "Traceback" not in output
     assert load_checkpoint(folder / "last.pt")["step"] >= 2
