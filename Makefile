@@ -46,7 +46,7 @@ wheel: .venv/torch
 	touch $@
 
 .venv/installed-%: .venv/torch $(PACKAGING)
-	DETKIT_BUILD=0 $(BIN)/python -m pip install --quiet --no-build-isolation -e '.[$*]'
+	PYTHONWARNINGS=ignore DETKIT_BUILD=0 $(BIN)/python -m pip install --quiet --no-build-isolation -e '.[$*]'
 	touch $@
 
 .venv/built: .venv/torch setup.py $(SOURCES)

@@ -55,8 +55,8 @@ class TorchvisionLearner(Learner):
         device = self.placement.device
         boxes_and_labels = [{"boxes": t["boxes"], "labels": t["labels"]} for t in on_device(targets, device)]
         with self.placement.autocast():
-            losses = self.model(as_list(images.to(device)), boxes_and_labels)  # type: ignore[call-arg, arg-type]
-        return {"classification": losses["classification"], "box": losses["bbox_regression"]}  # type: ignore
+            losses = self.model(as_list(images.to(device)), boxes_and_labels)
+        return {"classification": losses["classification"], "box": losses["bbox_regression"]}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class TorchvisionValidator(Validator):
     """Metrics of torchvision's detector; its losses in evaluation are not to be had."""
 
     @torch.inference_mode()
-    def __call__(self, model: nn.Module) -> dict[str, Any]:  # type: ignore[override]
+    def __call__(self, model: nn.Module) -> dict[str, Any]:
         model.eval()
         ids: list[int] = []
         found = []
@@ -148,7 +148,7 @@ def as_torchvision(run: Run, config: Config) -> Run:
     validator = run.validate
     assert isinstance(validator, Validator)
     theirs = TorchvisionLearner(
-        model=twin,  # type: ignore[arg-type]
+        model=twin,
         criterion=nn.Identity(),
         optimiser=build_optimiser(twin, **config.optimiser.model_dump()),
         schedule=learner.schedule,
