@@ -1,20 +1,8 @@
-"""Boxes are xyxy float32 pixels everywhere inside; these convert where a file is read or written."""
+"""Geometry of boxes, which are xyxy float32 pixels everywhere inside."""
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert, clip_boxes_to_image
-
-__all__ = ["clip", "intersection_over_first", "xywh_to_xyxy", "xyxy_to_xywh"]
-
-
-def xywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """COCO's [x, y, width, height] to [x1, y1, x2, y2]; [..., 4] to [..., 4]."""
-    return box_convert(boxes, "xywh", "xyxy")
-
-
-def xyxy_to_xywh(boxes: Tensor) -> Tensor:
-    """[x1, y1, x2, y2] to COCO's [x, y, width, height]; [..., 4] to [..., 4]."""
-    return box_convert(boxes, "xyxy", "xywh")
+from torchvision.ops import clip_boxes_to_image
 
 
 def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -19,9 +19,9 @@ from detkit.config import (
 )
 from detkit.console import say
 from detkit.criterion import DetectionCriterion
-from detkit.data.coco import CocoAnnotations, read_coco
+from detkit.data.coco import read_coco
 from detkit.data.dataset import DetectionDataset, ImageFolderDataset, Sample
-from detkit.data.loader import BatchOrder, evaluation_loader, training_loader
+from detkit.data.loader import BatchLoader, BatchOrder, evaluation_loader, training_loader
 from detkit.data.transforms import EvaluationTransform, TrainingTransform, resized_size
 from detkit.devices import Device, Placement, Precision, place
 from detkit.errors import ConfigError
@@ -54,14 +54,18 @@ class Detector:
     placement: Placement
 
 
-def build_run(config: Config) -> Run:
-    """Everything of a training run, from its configuration."""
+def build_run(config: Config, *, resumed: bool = False) -> Run:
+    """Everything of a training run, from its configuration.
+
+    A ``resumed`` run does not read ``model.weights``: a checkpoint follows.
+    """
     placement = place(config.device, config.precision)
-    annotations, images = read_split(config, config.data.train)
+    file, images = split_paths(config, config.data.train)
+    annotations = read_coco(file, config.data.classes)
     # Seeded here and nowhere else: the initial weights, and then dropout, draw from torch's global generator.
     torch.manual_seed(config.seed)
     model = build_model(config, annotations.class_names)
-    if config.model.weights is not None:
+    if config.model.weights is not None and not resumed:
         say(str(load_weights(model, config.model.weights)))
     _move(model, config, placement.device)
     training = config.training
@@ -118,16 +122,13 @@ def load_detector(
     return Detector(model.eval(), config, tuple(checkpoint["category_ids"]), placement)
 
 
-def detect_split(detector: Detector, name: str) -> tuple[GroundTruth, DetectionTable]:
-    """What there is to find in a split (``train``, ``val`` or ``test``) of a detector's data, and what it finds."""
-    split = getattr(detector.config.data, name)
-    if split is None:
-        raise ConfigError(f"data.{name}: is not set in the checkpoint's configuration")
+def detect_coco(detector: Detector, annotations: Path, images: Path) -> tuple[GroundTruth, DetectionTable]:
+    """What there is to find in the images of a COCO file, and what a detector finds; in the detector's classes."""
     classes = detector.model.class_names
-    annotations, images = read_split(detector.config, split, classes)
-    dataset = DetectionDataset(annotations, images, build_evaluation_transform(detector.config))
-    table = _detect(detector, dataset, annotations.category_ids, detector.config.data.workers)
-    return read_split_truth(detector.config, split, classes), table
+    coco = read_coco(annotations, classes)
+    dataset = DetectionDataset(coco, images, build_evaluation_transform(detector.config))
+    table = _detect(detector, dataset, coco.category_ids, detector.config.data.workers)
+    return read_ground_truth(annotations, classes), table
 
 
 def detect_images(detector: Detector, paths: Sequence[Path], *, workers: int) -> DetectionTable:
@@ -139,13 +140,7 @@ def detect_images(detector: Detector, paths: Sequence[Path], *, workers: int) ->
 def _detect(
     detector: Detector, dataset: Dataset[Sample], category_ids: Sequence[int], workers: int
 ) -> DetectionTable:
-    loader = evaluation_loader(
-        dataset,
-        batch_size=detector.config.evaluation.batch_size,
-        workers=workers,
-        stride=detector.model.stride,
-        pin_memory=detector.placement.device.type == "cuda",
-    )
+    loader = _evaluation_loader(detector.config, dataset, detector.model, detector.placement, workers)
     return run_detector(
         detector.model,
         loader,
@@ -153,6 +148,18 @@ def _detect(
         placement=detector.placement,
         description="detecting",
         total=len(loader),
+    )
+
+
+def _evaluation_loader(
+    config: Config, dataset: Dataset[Sample], model: RetinaNet, placement: Placement, workers: int
+) -> BatchLoader:
+    return evaluation_loader(
+        dataset,
+        batch_size=config.evaluation.batch_size,
+        workers=workers,
+        stride=model.stride,
+        pin_memory=placement.device.type == "cuda",
     )
 
 
@@ -167,6 +174,7 @@ def build_model(config: Config, class_names: Sequence[str]) -> RetinaNet:
         extra_from=model.extra_from,
         nodes=model.nodes,
         frozen_batch_norm=model.frozen_batch_norm,
+        frozen_stem=model.frozen_stem,
     )
     head = RetinaNetHead(
         model.pyramid_channels,
@@ -215,25 +223,14 @@ def build_evaluation_transform(config: Config) -> EvaluationTransform:
     return EvaluationTransform(_evaluated(config.data.resize), config.data.resize.longest)
 
 
-def read_split(
-    config: Config, split: Split, classes: Sequence[str] | None = None
-) -> tuple[CocoAnnotations, Path]:
-    """The annotations of a split and its image folder; ``classes`` in their order, or the configured ones."""
-    annotations, images = split_paths(config, split)
-    return read_coco(annotations, classes or config.data.classes), images
-
-
-def read_split_truth(config: Config, split: Split, classes: Sequence[str]) -> GroundTruth:
-    """What a split is measured against, narrowed to the classes of a model."""
-    return read_ground_truth(split_paths(config, split)[0], classes)
-
-
-def split_paths(config: Config, split: Split) -> tuple[Path, Path]:
+def split_paths(config: Config, split: Split | None) -> tuple[Path, Path]:
     """The annotation file and the image folder of a split.
 
     Raises:
-        ConfigError: no data root is set, or one of the two is not there.
+        ConfigError: the configuration has no such split or data root, or one of the two is not there.
     """
+    if split is None:
+        raise ConfigError("data.test: is not set in this configuration")
     if config.data.root is None:
         raise ConfigError(f"data.root: is not set; pass --data-root DIR or set {DATA_ROOT_VARIABLE}")
     annotations = Path(config.data.root, split.annotations)
@@ -247,6 +244,12 @@ def split_paths(config: Config, split: Split) -> tuple[Path, Path]:
 def _plan(config: Config, steps_per_epoch: int) -> Plan:
     training = config.training
     stopping = training.early_stopping
+    steps = training.epochs * steps_per_epoch
+    if config.schedule.name != "constant" and config.schedule.warmup_steps >= steps:
+        raise ConfigError(
+            f"schedule.warmup_steps: {config.schedule.warmup_steps} steps of warm-up leave nothing of a run of "
+            f"{steps}; warm up for less, or train for more epochs"
+        )
     return Plan(
         epochs=training.epochs,
         steps_per_epoch=steps_per_epoch,
@@ -287,13 +290,12 @@ def _validator(
     placement: Placement,
 ) -> Validator:
     # In the order of the training classes; a class that validation does not know is refused by name.
-    annotations, images = read_split(config, config.data.val, model.class_names)
+    file, images = split_paths(config, config.data.val)
+    annotations = read_coco(file, model.class_names)
     dataset = DetectionDataset(annotations, images, build_evaluation_transform(config))
     return Validator(
-        loader=evaluation_loader(
-            dataset, batch_size=config.evaluation.batch_size, workers=config.data.workers, stride=model.stride
-        ),
-        ground_truth=read_split_truth(config, config.data.val, model.class_names),
+        loader=_evaluation_loader(config, dataset, model, placement, config.data.workers),
+        ground_truth=read_ground_truth(file, model.class_names),
         criterion=criterion,
         category_ids=annotations.category_ids,
         placement=placement,

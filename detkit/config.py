@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from detkit.devices import Device, Precision
 from detkit.errors import ConfigError
@@ -50,9 +58,24 @@ class Split(Section):
 class Resize(Section):
     """Resize to a shorter side, without letting the longer side pass its limit (torchvision's rule)."""
 
-    shorter: Annotated[int, Field(ge=16)] | Annotated[list[Annotated[int, Field(ge=16)]], Field(min_length=1)]
+    shorter: int | list[int]
     """Pixels; of a list, training draws one per image and evaluation takes the last."""
-    longest: Annotated[int, Field(ge=16)]
+    longest: int
+
+    @field_validator("shorter", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        for size in value if isinstance(value, list) and value else [value]:
+            if not isinstance(size, int) or isinstance(size, bool) or size < 16:
+                raise ValueError("must be a whole number of at least 16, or a list of them")
+        return value
+
+    @model_validator(mode="after")
+    def _shorter_is_not_longer(self) -> "Resize":
+        largest = self.shorter if isinstance(self.shorter, int) else max(self.shorter)
+        if largest > self.longest:
+            raise ValueError(f"shorter ({largest}) must not exceed longest ({self.longest})")
+        return self
 
 
 class Data(Section):
@@ -82,6 +105,8 @@ class Model(Section):
     weights: str | None = None
     """Null, a torchvision weights name (``ResNet50_Weights.IMAGENET1K_V2``) or a file."""
     frozen_batch_norm: bool = False
+    frozen_stem: bool = False
+    """What comes before the first tapped module neither trains nor updates its batch norm statistics."""
     levels: Annotated[list[Annotated[int, Field(ge=2, le=7)]], Field(min_length=1)] = [3, 4, 5, 6, 7]
     """Pyramid levels; level l has stride 2**l. Those past the backbone's last are made by strided convs."""
     extra_from: Literal["pyramid", "backbone"] = "pyramid"
@@ -133,7 +158,7 @@ class Matcher(Section):
     """Which anchors are an object, background or neither (focal loss paper, section 4)."""
 
     foreground_iou: Share = 0.5
-    background_iou: Share = 0.4
+    background_iou: Annotated[Finite, Field(gt=0, le=1)] = 0.4
     low_quality: bool = True
     """An object keeps its best anchors even below ``foreground_iou``."""
 
@@ -189,7 +214,7 @@ class Training(Section):
     batch_size: Count = 16
     """Images per step and process."""
     accumulate: Count = 1
-    """Batches whose gradients are summed into one step."""
+    """Batches per step; a step takes the mean of their gradients."""
     clip_norm: Positive | None = None
     ema_decay: Annotated[Finite, Field(gt=0, lt=1)] | None = None
     """Keep an exponential moving average of the weights and evaluate that."""
@@ -250,6 +275,10 @@ class _Loader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=deep)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is not a name", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is given twice", key_node.start_mark
@@ -266,7 +295,11 @@ _Loader.add_implicit_resolver(
 
 
 def load_config(
-    path: str | os.PathLike, overrides: Sequence[str] = (), *, data_root: str | None = None
+    path: str | os.PathLike,
+    overrides: Sequence[str] = (),
+    *,
+    data_root: str | None = None,
+    output: str | None = None,
 ) -> Config:
     """Read and check an experiment.
 
@@ -274,6 +307,7 @@ def load_config(
         path: a YAML file.
         overrides: ``section.key=value`` texts, the value written as in YAML; the last one wins.
         data_root: replaces ``data.root``; where that is null, DETKIT_DATA_ROOT does.
+        output: replaces ``output``.
 
     Raises:
         ConfigError: the file cannot be read, or any key is unknown, of a wrong type or out of range; every
@@ -282,6 +316,8 @@ def load_config(
     tree = _read_yaml(Path(path))
     for override in overrides:
         _apply_override(tree, override)
+    if output is not None:
+        tree["output"] = output
     return parse_config(with_data_root(tree, data_root), source=str(path))
 
 

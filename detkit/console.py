@@ -23,6 +23,7 @@ from rich.table import Table
 from detkit.errors import DetkitError
 
 T = TypeVar("T")
+ProgressBar = Progress
 PLAIN_LINE_SECONDS = 30
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
@@ -96,7 +97,16 @@ def run_tool(main: Callable[[], int | None]) -> int:
     except DetkitError as error:
         _err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         return 2
+    except KeyboardInterrupt:
+        _err.print("interrupted")
+        return 130
     except BrokenPipeError:
         # The reader of our output went away (`tool | head`): nothing is wrong, and nothing more can be said.
         sys.stderr.close()
         return 0
+    except OSError as error:
+        # A path that cannot be read or written; anything else keeps its traceback.
+        if error.filename is None:
+            raise
+        _err.print(f"[red]error:[/red] {escape(f'{error.filename}: {error.strerror}')}", soft_wrap=True)
+        return 2

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and JSON that is read with errors a person understands."""
 
 import json
 import os
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from detkit.errors import DataError
 
 
 @contextmanager
@@ -43,3 +45,21 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value: Any, *, indent: int | None = 2) -> None:
     """Write ``value`` as strict JSON (no NaN, no Infinity), whole or not at all."""
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: the file cannot be read, or is not JSON (with line and column).
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check the path") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise DataError(f"{path}: {where}: is not JSON: {error.msg}; export the file again") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is not JSON: {error}; export the file again") from None

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ loss: {{alpha: 0.25, gamma: 2.0, box: smooth_l1}}
 optimiser: {{name: adamw, learning_rate: 0.002, weight_decay: 0.01}}
 schedule: {{name: cosine, warmup_steps: 3}}
 training:
-  epochs: 3
+  epochs: {epochs}
   batch_size: 4
   clip_norm: 5.0
   ema_decay: 0.9
@@ -98,9 +99,22 @@ def tiny_coco(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def write_tiny_config(tiny_coco) -> Callable[..., Path]:
+    """Call with a folder for a configuration that trains the smallest detector on ``tiny_coco`` in seconds.
+
+    Its output is the folder's "run"; ``epochs`` may be given.
+    """
+
+    def write(folder: Path, epochs: int = 3) -> Path:
+        path = folder / "tiny.yaml"
+        path.write_text(TINY_CONFIG.format(root=tiny_coco, output=folder / "run", epochs=epochs))
+        return path
+
+    return write
+
+
 @pytest.fixture
-def tiny_config(tiny_coco, tmp_path) -> Path:
-    """A configuration that trains the smallest detector on ``tiny_coco`` in seconds; output is tmp_path / "run"."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY_CONFIG.format(root=tiny_coco, output=tmp_path / "run"))
-    return path
+def tiny_config(write_tiny_config, tmp_path) -> Path:
+    """A tiny configuration of three epochs whose output is tmp_path / "run"."""
+    return write_tiny_config(tmp_path)

@@ -1,12 +1,14 @@
 """The schema refuses what cannot be run, says all of it at once, and the repository's configs are complete."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
-from detkit.config import Config, dump_config, load_config, parse_config
+from detkit.config import Config, Metric, dump_config, load_config, parse_config
 from detkit.errors import ConfigError
+from detkit.evaluation import METRIC_NAMES
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
@@ -92,6 +94,9 @@ def test_missing_sections_are_named(tmp_path):
         ("model.levels=[3, 5]", "levels must be consecutive"),
         ("model.anchor_sizes=[[1]]", "anchor_sizes has 1 lists for 2 levels"),
         ("model.anchor_sizes=[[1], [2, 3]]", "same number of sizes on every level"),
+        ("data.resize.shorter=8", "data.resize.shorter: must be a whole number of at least 16"),
+        ("data.resize.shorter=[64, 100]", r"data.resize: shorter \(100\) must not exceed longest \(64\)"),
+        ("matcher.background_iou=0", "greater than 0"),
         ("matcher.background_iou=0.6", "must not exceed foreground_iou"),
         ("loss.alpha=.nan", "less than or equal to 1|finite"),
         ("optimiser.learning_rate=.inf", "finite"),
@@ -130,9 +135,18 @@ def test_overrides_set_any_key_and_the_last_wins(smallest):
     assert config.data.augment == [{"name": "HorizontalFlip", "p": 0.5}]
 
 
-@pytest.mark.parametrize("override", ["seed", "=1", "seed.x=1"])
+def test_an_output_is_taken_as_it_is(smallest):
+    assert load_config(smallest, output="runs/a #1").output == "runs/a #1"
+    assert load_config(smallest, output="123").output == "123"
+
+
+def test_the_metric_names_are_those_of_evaluation():
+    assert get_args(Metric) == METRIC_NAMES
+
+
+@pytest.mark.parametrize("override", ["seed", "=1", "seed.x=1", "model={[1]: 2}"])
 def test_an_override_that_cannot_be_understood(smallest, override):
-    with pytest.raises(ConfigError, match=r"section\.key=value|no keys of its own"):
+    with pytest.raises(ConfigError, match=r"section\.key=value|no keys of its own|not YAML"):
         load_config(smallest, ["seed=1", override])
 
 

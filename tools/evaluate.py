@@ -4,14 +4,24 @@ import argparse
 import sys
 from pathlib import Path
 
-from detkit.build import detect_split, load_detector
+from detkit.build import detect_coco, load_detector, split_paths
+from detkit.config import Evaluation
 from detkit.console import print_table, run_tool, say
-from detkit.evaluation import measure, metrics_tables, read_ground_truth, read_results, write_results
+from detkit.evaluation import (
+    DetectionTable,
+    GroundTruth,
+    measure,
+    metrics_tables,
+    read_ground_truth,
+    read_results,
+    write_results,
+)
 from detkit.files import write_json
 
 EXAMPLES = """examples:
   python tools/evaluate.py runs/demo/best.pt --output runs/demo
   python tools/evaluate.py runs/drone/best.pt --split test --data-root ~/data --output runs/drone/test
+  python tools/evaluate.py runs/drone/best.pt --annotations other.json --images photos --output runs/drone/other
   python tools/evaluate.py --annotations val.json --detections detections.json --output runs/eval \\
       --classes person,car --backend fast
 
@@ -27,38 +37,53 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("checkpoint", nargs="?", type=Path, help="best.pt or last.pt of a run")
-    add("--split", choices=("train", "val", "test"), default="val", help="of the checkpoint's data (val)")
+    add("--split", choices=("train", "val", "test"), help="of the checkpoint's data (val)")
     add("--data-root", metavar="DIR", help="folder that the checkpoint's data paths start from")
     add("--device", choices=("auto", "cpu", "cuda"), help="as in training")
     add("--precision", choices=("auto", "fp32", "bf16"), help="as in training")
-    add("--annotations", type=Path, metavar="GT.json", help="COCO annotations")
+    add("--annotations", type=Path, metavar="GT.json", help="COCO annotations, in place of a split")
+    add("--images", type=Path, metavar="DIR", help="the images of GT.json, for a checkpoint")
     add("--detections", type=Path, metavar="DT.json", help="COCO results of boxes")
     add("--classes", type=_names, metavar="A,B", help="measure these classes of GT.json alone (every class)")
     add("--output", required=True, type=Path, metavar="DIR", help="folder for metrics.json")
-    add("--backend", choices=("pycocotools", "fast"), default="pycocotools", help="fast: the extra fast-eval")
-    add("--score", type=float, default=0.5, help="least score for precision, recall and F1 (0.5)")
+    add("--backend", choices=("pycocotools", "fast"), help="fast: the extra fast-eval (pycocotools)")
+    add("--score", type=float, help="least score for precision, recall and F1 (0.5)")
     arguments = parser.parse_args()
-    files = (arguments.annotations is not None) + (arguments.detections is not None)
-    if files != (0 if arguments.checkpoint else 2):
-        parser.error("give either a checkpoint, or both --annotations and --detections")
+    if arguments.checkpoint:
+        if arguments.detections or arguments.classes:
+            parser.error("--detections and --classes go without a checkpoint, which has both")
+        if (arguments.annotations is None) != (arguments.images is None):
+            parser.error("a checkpoint needs both --annotations and --images, or neither")
+    elif not (arguments.annotations and arguments.detections):
+        parser.error("give a checkpoint, or both --annotations and --detections")
     return arguments
+
+
+def detect(arguments: argparse.Namespace) -> tuple[GroundTruth, DetectionTable, Evaluation]:
+    """Run the checkpoint's model, and keep what it finds."""
+    detector = load_detector(
+        arguments.checkpoint,
+        device=arguments.device,
+        precision=arguments.precision,
+        data_root=arguments.data_root,
+    )
+    paths = arguments.annotations, arguments.images
+    if arguments.annotations is None:
+        paths = split_paths(detector.config, getattr(detector.config.data, arguments.split or "val"))
+    ground_truth, table = detect_coco(detector, *paths)
+    write_results(arguments.output / "detections.json", table)
+    return ground_truth, table, detector.config.evaluation
 
 
 def main() -> None:
     arguments = parse_arguments()
     if arguments.checkpoint:
-        detector = load_detector(
-            arguments.checkpoint,
-            device=arguments.device,
-            precision=arguments.precision,
-            data_root=arguments.data_root,
-        )
-        ground_truth, table = detect_split(detector, arguments.split)
-        write_results(arguments.output / "detections.json", table)
+        ground_truth, table, defaults = detect(arguments)
     else:
-        ground_truth = read_ground_truth(arguments.annotations, arguments.classes)
+        ground_truth, defaults = read_ground_truth(arguments.annotations, arguments.classes), Evaluation()
         table = read_results(arguments.detections, ground_truth)
-    metrics = measure(ground_truth, table, backend=arguments.backend, score=arguments.score)
+    score = defaults.score if arguments.score is None else arguments.score
+    metrics = measure(ground_truth, table, backend=arguments.backend or defaults.backend, score=score)
     for title, columns, rows in metrics_tables(metrics):
         print_table(title, columns, rows)
     write_json(arguments.output / "metrics.json", metrics)

@@ -31,10 +31,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("checkpoint", type=Path, help="best.pt or last.pt of a run")
     parser.add_argument("images", nargs="+", type=Path, help="image files or folders")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
-    parser.add_argument("--score", type=float, default=0.5, help="draw detections from this score on (0.5)")
-    parser.add_argument("--limit", type=int, metavar="N", help="take the first N images alone")
+    parser.add_argument("--score", type=_share, default=0.5, help="draw detections from this score on (0.5)")
+    parser.add_argument("--limit", type=_count, metavar="N", help="take the first N images alone")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="as in training")
-    parser.add_argument("--workers", type=int, default=2, help="processes that read images (2)")
+    parser.add_argument("--workers", type=_count, default=2, help="processes that read images (2)")
     return parser.parse_args()
 
 
@@ -51,6 +51,20 @@ def main() -> int:
         f"{len(paths)} images, {drawn} detections with a score of {arguments.score:g} or more: {arguments.output}"
     )
     return 0
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
 
 
 def _coco_images(paths: list[Path], detector: Detector) -> dict:

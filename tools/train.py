@@ -10,7 +10,7 @@ from detkit.console import run_tool, say
 from detkit.files import write_text
 from detkit.report.curves import training_curves
 from detkit.training.loop import BEST
-from detkit.training.resume import checkpoint_to_resume
+from detkit.training.resume import checkpoint_to_resume, clear
 from detkit.training.run_log import read_log
 
 EXAMPLES = """examples:
@@ -44,18 +44,21 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse_arguments()
-    overrides = [*arguments.overrides, *([f"output={arguments.output}"] if arguments.output else [])]
-    config = load_config(arguments.config, overrides, data_root=arguments.data_root)
+    config = load_config(
+        arguments.config, arguments.overrides, data_root=arguments.data_root, output=arguments.output
+    )
     folder = Path(config.output)
     checkpoint = checkpoint_to_resume(
         folder, config.model_dump(mode="json"), resume=arguments.resume, overwrite=arguments.overwrite
     )
-    run = build_run(config)
+    run = build_run(config, resumed=checkpoint is not None)
+    if checkpoint is None:
+        clear(folder)
     write_text(folder / "config.yaml", dump_config(config))
     if checkpoint:
         say(f"resuming {folder} at step {checkpoint['step']} of {run.plan.steps}")
     position = run.fit(checkpoint)
-    training_curves(read_log(folder / "metrics.jsonl"), folder / "curves.png")
+    training_curves(read_log(folder / "metrics.jsonl"), folder / "curves.png", metric=config.training.metric)
     if not position.finished:
         say(f"stopped and saved at step {position.step}; the same command with --resume goes on")
         return 130

@@ -1,5 +1,7 @@
 """An exponential moving average of the weights, which usually detects better than the last weights do."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -12,8 +14,8 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     Call ``update_parameters(model)`` after each step.
     """
 
-    def average(mean: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+    def average(means: Sequence[Tensor], new: Sequence[Tensor], count: Tensor | int) -> None:
         reached = min(decay, (1 + int(count)) / (10 + int(count)))
-        return torch.lerp(mean, new, 1 - reached)
+        torch._foreach_lerp_(list(means), list(new), 1 - reached)
 
-    return AveragedModel(model, avg_fn=average)
+    return AveragedModel(model, multi_avg_fn=average)

@@ -40,23 +40,24 @@ class Learner:
     def step(self, batches: Sequence[Batch], step: int) -> dict[str, float]:
         """Take optimiser step ``step`` over the mean of the batches' losses; return what to log.
 
+        Each batch's losses are normalised by its own positives. Numbers are read from the device once, after the
+        backward passes, so that a GPU is not kept waiting in between.
+
         Raises:
             TrainingError: a loss or the gradient is not finite; no weight has been changed by this step.
         """
         self.model.train()
         factor = self.schedule.apply(self.optimiser, step)
         self.optimiser.zero_grad(set_to_none=True)
-        totals: dict[str, float] = {}
+        parts: list[dict[str, Tensor]] = []
         for images, targets in batches:
             losses = self.losses(images, targets)
-            loss = torch.stack(list(losses.values())).sum()
-            values = {name: value.item() for name, value in losses.items()}
-            if not math.isfinite(sum(values.values())):
-                raise TrainingError(_not_finite(f"the loss is not finite ({_listed(values)})", step, batches))
-            (loss / len(batches)).backward()
-            for name, value in values.items():
-                totals[name] = totals.get(name, 0.0) + value / len(batches)
+            (torch.stack(list(losses.values())).sum() / len(batches)).backward()
+            parts.append({name: value.detach() for name, value in losses.items()})
         norm = self._clip()
+        totals = {name: torch.stack([part[name] for part in parts]).mean().item() for name in parts[0]}
+        if not math.isfinite(sum(totals.values())):
+            raise TrainingError(_not_finite(f"the loss is not finite ({_listed(totals)})", step, batches))
         if not math.isfinite(norm):
             raise TrainingError(
                 _not_finite(f"the gradient is not finite (its norm is {norm})", step, batches)

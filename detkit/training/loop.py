@@ -5,7 +5,6 @@ the seed and the step. A run killed at any moment and resumed therefore ends wit
 log, times aside, as one that was left alone (on a CPU; GPU convolutions may differ in their last bits).
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -13,9 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
-
-from detkit.console import progress_bar, say
+from detkit.console import ProgressBar, progress_bar, say
 from detkit.models import RetinaNet
 from detkit.training.checkpoint import random_state, restore_random_state, save_checkpoint
 from detkit.training.interruption import Interruption, watch_interruption
@@ -56,10 +53,14 @@ class Position:
 
     step: int = 0
     """Optimiser steps taken."""
+    ended_epochs: int = 0
+    """Epochs whose validation, where it was due, is done."""
     best: float | None = None
     best_step: int | None = None
+    gained: float | None = None
+    """The last value that counted as a gain for early stopping."""
     stale: int = 0
-    """Validations since the best one."""
+    """Validations since then."""
     finished: bool = False
     metrics: dict[str, Any] | None = None
     """The last validation's row."""
@@ -100,10 +101,13 @@ class Run:
         ):
             batches = self.batches_from(position.step)
             while not position.finished and interruption.signal is None:
-                self._train_epoch(batches, position, log, interruption)
-                if position.step % self.plan.steps_per_epoch == 0:
+                # A run that was stopped between an epoch and its validation owes the validation first.
+                if position.step // self.plan.steps_per_epoch == position.ended_epochs:
+                    self._train_epoch(batches, position, log, interruption)
+                    self._save_last(position, log)
+                if position.step % self.plan.steps_per_epoch == 0 and interruption.signal is None:
                     self._end_epoch(position, log)
-                self._save_last(position, log)
+                    self._save_last(position, log)
         return position
 
     def _restore(self, checkpoint: dict[str, Any] | None) -> tuple[Position, int | None]:
@@ -124,9 +128,8 @@ class Run:
         epoch = position.step // plan.steps_per_epoch
         meter = _Meter(position)
         with progress_bar() as bar:
-            task = bar.add_task(
-                f"epoch {epoch + 1}/{plan.epochs}", total=plan.steps_per_epoch, completed=done, status=""
-            )
+            title = f"epoch {epoch + 1}/{plan.epochs}"
+            task = bar.add_task(title, total=plan.steps, completed=position.step, status="")
             for _ in range(done, plan.steps_per_epoch):
                 group = list(islice(batches, plan.accumulate))
                 meter.add(self.learner.step(group, position.step), sum(len(images) for images, _ in group))
@@ -140,7 +143,7 @@ class Run:
                 if not ends and plan.checkpoint_every and position.step % plan.checkpoint_every == 0:
                     self._save_last(position, log)
 
-    def _train_row(self, meter: "_Meter", bar: Progress) -> dict[str, Any]:
+    def _train_row(self, meter: "_Meter", bar: ProgressBar) -> dict[str, Any]:
         position = meter.position
         row = {"event": "train", "step": position.step, "epoch": self._epoch(position), **meter.means()}
         if bar.disable:
@@ -155,7 +158,7 @@ class Run:
     def _end_epoch(self, position: Position, log: RunLog) -> None:
         """Validate where it is due, keep the best, and decide whether the run is over."""
         plan = self.plan
-        epoch = position.step // plan.steps_per_epoch
+        epoch = position.ended_epochs = position.step // plan.steps_per_epoch
         position.finished = epoch >= plan.epochs
         if epoch % plan.validate_every and not position.finished:
             return
@@ -172,9 +175,11 @@ class Run:
 
     def _keep_best(self, position: Position, value: float | None) -> None:
         """Save ``best.pt`` where the metric is better than ever, or has never been measured yet."""
-        gain = math.inf if position.best is None else -math.inf if value is None else value - position.best
-        position.stale = 0 if gain > self.plan.min_gain else position.stale + 1
-        if gain > 0:
+        if value is not None and (position.gained is None or value > position.gained + self.plan.min_gain):
+            position.gained, position.stale = value, 0
+        else:
+            position.stale += 1
+        if position.best is None or (value is not None and value > position.best):
             position.best, position.best_step = value, position.step
             save_checkpoint(self.folder / BEST, self._predictor(position))
 
@@ -182,7 +187,7 @@ class Run:
         training = {
             "learner": self.learner.state_dict(),
             "position": asdict(position),
-            "log_size": log.size,
+            "log_size": log.flush(),
             "random_state": random_state(),
         }
         save_checkpoint(self.folder / LAST, {**self._predictor(position), "training": training})

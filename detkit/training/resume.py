@@ -7,8 +7,16 @@ from detkit.errors import TrainingError
 from detkit.training.checkpoint import load_checkpoint
 from detkit.training.loop import BEST, LAST
 
-FREE_TO_CHANGE = ("output", "device", "data.root", "data.workers", "training.tensorboard")
-"""Keys that a resumed run may change, since they change no result."""
+FREE_TO_CHANGE = (
+    "output",
+    "device",
+    "data.root",
+    "data.workers",
+    "training.tensorboard",
+    "evaluation.batch_size",
+)
+"""Keys that a resumed run may change: where it runs, not what it learns. (Another device rounds differently.)"""
+RUN_FILES = (LAST, BEST, "metrics.jsonl")
 
 
 def checkpoint_to_resume(
@@ -16,31 +24,39 @@ def checkpoint_to_resume(
 ) -> dict[str, Any] | None:
     """The checkpoint that a run in ``folder`` goes on from, or None where it begins.
 
-    A run that was killed before its first checkpoint begins anew. ``overwrite`` removes the checkpoints.
+    A run that was killed before its first checkpoint begins anew. Nothing is removed here; a run that begins
+    replaces the files of the one before, see ``clear``.
 
     Raises:
         TrainingError: the folder holds a run and neither flag is given, or the run has another configuration.
         WeightsError: the checkpoint cannot be read.
     """
     last = folder / LAST
-    if overwrite:
-        last.unlink(missing_ok=True)
-        (folder / BEST).unlink(missing_ok=True)
-    if not last.exists():
+    if overwrite or not any((folder / name).exists() for name in RUN_FILES):
         return None
     if not resume:
         raise TrainingError(
             f"{folder}: holds a run already; go on with it (--resume), throw it away (--overwrite) or choose "
             "another output"
         )
+    if not last.exists():
+        return None
     checkpoint = load_checkpoint(last)
     changed = _changed_keys(checkpoint["config"], config)
     if changed:
         raise TrainingError(
-            f"{last}: was trained with another configuration ({'; '.join(changed)}); resume with the same, or "
-            "begin a new run from its weights with model.weights"
+            f"{last}: was trained with another configuration ({'; '.join(changed)}); resume with the same, "
+            "throw the run away (--overwrite), or begin another from its weights (output=..., model.weights=...)"
         )
     return checkpoint
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run left in ``folder``, half-written checkpoints of a killed one included."""
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
+    for path in folder.glob(".*.part"):
+        path.unlink()
 
 
 def _changed_keys(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

@@ -17,13 +17,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from detkit.errors import ConfigError
+from detkit.errors import ConfigError, TrainingError
 
 FORMAT_VERSION = 1
 
 
 class RunLog:
-    """Appends rows to ``metrics.jsonl``; ``size`` and ``resume_at`` let a resumed run cut off what it repeats."""
+    """Appends rows to ``metrics.jsonl``; ``flush`` and ``resume_at`` let a resumed run cut off what it repeats."""
 
     def __init__(self, folder: Path, *, resume_at: int | None = None, tensorboard: bool = False) -> None:
         """Open the log of ``folder``; ``resume_at`` is the size in bytes to cut it back to, None begins anew."""
@@ -32,7 +32,7 @@ class RunLog:
         if resume_at is None:
             path.unlink(missing_ok=True)
         else:
-            os.truncate(path, resume_at)
+            _cut(path, resume_at)
         self._file = path.open("a", encoding="utf-8")
         self._board = _summary_writer(folder) if tensorboard else None
         if resume_at is None:
@@ -48,9 +48,9 @@ class RunLog:
                 if isinstance(value, (int, float)) and name != "step":
                     self._board.add_scalar(f"{row['event']}/{name}", value, row["step"])
 
-    @property
-    def size(self) -> int:
-        """Bytes written so far."""
+    def flush(self) -> int:
+        """Put all rows safely on disk and return their size in bytes."""
+        os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
@@ -69,6 +69,17 @@ class RunLog:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """All rows of a ``metrics.jsonl``."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def _cut(path: Path, size: int) -> None:
+    """Keep the first ``size`` bytes of a log, which a checkpoint was saved with."""
+    found = path.stat().st_size if path.exists() else 0
+    if found < size:
+        raise TrainingError(
+            f"{path}: has {found} bytes, but the checkpoint beside it was saved with {size}; put the log back, or "
+            "begin anew with --overwrite"
+        )
+    os.truncate(path, size)
 
 
 def _summary_writer(folder: Path) -> Any:

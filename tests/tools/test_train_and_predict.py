@@ -66,15 +66,10 @@ def assert_equal(first, second):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, tiny_coco):
+def trained(tmp_path_factory, write_tiny_config):
     """A run of sixteen epochs left alone: its configuration and folder."""
-    from conftest import TINY_CONFIG
-
     folder = tmp_path_factory.mktemp("scripts")
-    config = folder / "tiny.yaml"
-    config.write_text(
-        TINY_CONFIG.format(root=tiny_coco, output=folder / "run").replace("epochs: 3", "epochs: 16")
-    )
+    config = write_tiny_config(folder, epochs=16)
     output = run("train.py", config)
     assert "best AP50" in output
     return config, folder / "run"
@@ -91,7 +86,7 @@ def kill_at(moment, config, folder):
     while process.poll() is None and not (log.exists() and log.stat().st_mtime_ns != before):
         time.sleep(0.01)
     time.sleep(moment)
-    assert process.poll() is None, "the run ended before it could be killed"
+    assert process.poll() is None, f"the run ended within {moment:.3f} s, before it could be killed"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -141,6 +136,12 @@ def test_evaluate_and_predict_from_the_checkpoint(trained, tiny_coco, tmp_path):
     best = max(row["AP50"] for row in rows(folder) if row["event"] == "validate")
     assert metrics["AP50"] == pytest.approx(best, abs=1e-6)
     assert [row["name"] for row in metrics["per_class"]] == ["bright", "dark"]
+    named = tmp_path / "named"
+    run(
+        "evaluate.py", folder / "best.pt", "--annotations", tiny_coco / "val.json",
+        "--images", tiny_coco / "images", "--output", named,
+    )  # fmt: skip
+    assert json.loads((named / "metrics.json").read_text()) == metrics
     again = tmp_path / "again"
     run(
         "evaluate.py", "--annotations", tiny_coco / "val.json", "--output", again,

@@ -1,13 +1,14 @@
 """The loop through real runs of the smallest detector: resume, early stopping, what a checkpoint holds."""
 
 import signal
+from itertools import islice
 
 import pytest
 import torch
 
 from detkit.build import build_run, load_detector
 from detkit.config import load_config
-from detkit.errors import TrainingError, WeightsError
+from detkit.errors import ConfigError, TrainingError, WeightsError
 from detkit.training.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
 from detkit.training.loop import BEST, LAST
 from detkit.training.resume import checkpoint_to_resume
@@ -35,13 +36,10 @@ def same_weights(first, second):
 
 
 @pytest.fixture(scope="module")
-def whole_run(tmp_path_factory, tiny_coco):
+def whole_run(tmp_path_factory, write_tiny_config):
     """A run left alone, to compare with."""
-    from conftest import TINY_CONFIG
-
     folder = tmp_path_factory.mktemp("whole")
-    config = folder / "tiny.yaml"
-    config.write_text(TINY_CONFIG.format(root=tiny_coco, output=folder / "run"))
+    config = write_tiny_config(folder)
     position = run_for(config).fit()
     assert position.finished
     return folder / "run"
@@ -103,6 +101,55 @@ def test_workers_do_not_change_the_result(tiny_config, whole_run):
     run = build_run(load_config(tiny_config, ["data.workers=2"]))
     run.fit()
     assert same_weights(run.folder, whole_run)
+
+
+def test_a_signal_at_the_end_of_an_epoch_leaves_its_validation_to_the_resumed_run(tiny_config, whole_run):
+    run = run_for(tiny_config)
+    save = run._save_last
+
+    def save_then_signal(position, log):
+        save(position, log)
+        if position.step == 5 and position.ended_epochs == 0:
+            signal.raise_signal(signal.SIGINT)
+
+    run._save_last = save_then_signal
+    stopped = run.fit()
+    assert (stopped.step, stopped.ended_epochs, stopped.metrics) == (5, 0, None)
+    assert run_for(tiny_config).fit(load_checkpoint(run.folder / LAST)).finished
+    assert same_weights(run.folder, whole_run)
+    assert log_without_times(run.folder) == log_without_times(whole_run)
+
+
+def test_small_gains_do_not_add_up_to_patience(tiny_config):
+    run = run_for(tiny_config, "training.epochs=6", "training.early_stopping={patience: 3, min_gain: 0.01}")
+    values = iter([0.300, 0.308, 0.316, 0.324, 0.332, 0.340])
+    run.validate = lambda model: {"loss": 1.0, "AP": 0.0, "AP75": 0.0, "AR100": 0.0, "AP50": next(values)}
+    position = run.fit()
+    assert (position.step, position.best, position.stale) == (30, 0.340, 1)
+
+
+def test_an_accumulated_step_takes_the_mean_of_its_batches_gradients(tiny_config):
+    run = run_for(tiny_config, "training.clip_norm=null", "optimiser={name: sgd, learning_rate: 1.0, momentum: 0.0, "
+                  "weight_decay: 0.0}", "schedule={name: constant, warmup_steps: 0}", "model.dropout=0")  # fmt: skip
+    learner = run.learner
+    batches = list(islice(run.batches_from(0), 2))
+    name, weight = next(iter(learner.model.head.named_parameters()))
+    gradients = []
+    state = {key: value.clone() for key, value in learner.model.state_dict().items()}
+    for batch in batches:
+        learner.model.train()
+        learner.model.load_state_dict(state)
+        (gradient,) = torch.autograd.grad(sum(learner.losses(*batch).values()), weight)
+        gradients.append(gradient)
+    learner.model.load_state_dict(state)
+    learner.step(batches, 0)
+    expected = state[f"head.{name}"] - (gradients[0] + gradients[1]) / 2
+    assert torch.allclose(weight, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_warmup_that_leaves_nothing_of_the_run_is_refused(tiny_config):
+    with pytest.raises(ConfigError, match=r"schedule\.warmup_steps: 15 steps.*a run of 15"):
+        run_for(tiny_config, "schedule.warmup_steps=15")
 
 
 def test_accumulation_takes_one_step_for_its_batches(tiny_config):
@@ -170,8 +217,11 @@ def test_files_that_are_no_checkpoint(tmp_path):
     path = tmp_path / "x.pt"
     with pytest.raises(WeightsError, match="no such file"):
         load_checkpoint(path)
+    path.write_bytes(b"")
+    with pytest.raises(WeightsError, match="EOFError"):
+        load_checkpoint(path)
     path.write_bytes(b"not a checkpoint")
-    with pytest.raises(WeightsError, match="cannot be read"):
+    with pytest.raises(WeightsError, match="is not a checkpoint that torch can read"):
         load_checkpoint(path)
     torch.save({"weight": torch.zeros(1)}, path)
     with pytest.raises(WeightsError, match=r"model\.weights"):

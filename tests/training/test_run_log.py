@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from detkit.errors import ConfigError
+from detkit.errors import ConfigError, TrainingError
 from detkit.training import run_log
 from detkit.training.run_log import RunLog, read_log
 
@@ -35,12 +35,17 @@ def test_not_finite_numbers_become_null(tmp_path):
 def test_resume_cuts_off_what_will_be_written_again(tmp_path):
     with RunLog(tmp_path) as log:
         log.write({"event": "train", "step": 1})
-        size = log.size
+        size = log.flush()
         log.write({"event": "train", "step": 2, "loss": 9.0})
     with RunLog(tmp_path, resume_at=size) as log:
         log.write({"event": "train", "step": 2, "loss": 1.0})
     steps = [(row["step"], row.get("loss")) for row in read_log(tmp_path / "metrics.jsonl")[1:]]
     assert steps == [(1, None), (2, 1.0)]
+
+
+def test_a_log_that_lost_rows_is_refused(tmp_path):
+    with pytest.raises(TrainingError, match=r"has 0 bytes.*saved with 10.*--overwrite"):
+        RunLog(tmp_path, resume_at=10)
 
 
 def test_a_new_run_begins_a_new_log(tmp_path):
