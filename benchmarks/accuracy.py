@@ -88,10 +88,7 @@ def as_list(images: ImageBatch) -> list[Tensor]:
 def torchvision_twin(config: Config, ours: RetinaNet) -> TorchvisionRetinaNet:
     """torchvision's RetinaNet with the parts, sizes and weights of ours."""
     model, limits = config.model, config.postprocess
-    if model.head_depth != 4 or model.head_norm != "none" or model.dropout or model.frozen_batch_norm:
-        raise ConfigError(
-            "model: torchvision's head has depth 4, no norm and no dropout, and its norm trains"
-        )
+    refuse_what_differs(config)
     sizes, ratios = tuple(map(tuple, model.anchor_sizes)), tuple(model.anchor_ratios)
     anchors = AnchorGenerator(sizes, (ratios,) * len(sizes))
     classes = len(ours.class_names)
@@ -115,6 +112,30 @@ def torchvision_twin(config: Config, ours: RetinaNet) -> TorchvisionRetinaNet:
     )
     twin.load_state_dict(ours.state_dict())
     return twin
+
+
+def refuse_what_differs(config: Config) -> None:
+    """Raise ConfigError where torchvision's RetinaNet cannot do what the configuration asks of ours."""
+    model, loss = config.model, config.loss
+    wanted = {
+        "model.head_depth": (model.head_depth, 4),
+        "model.head_norm": (model.head_norm, "none"),
+        "model.head_activation": (model.head_activation, "relu"),
+        "model.dropout": (model.dropout, 0.0),
+        "model.frozen_batch_norm": (model.frozen_batch_norm, False),
+        "loss.alpha": (loss.alpha, 0.25),
+        "loss.gamma": (loss.gamma, 2.0),
+        "loss.box": (loss.box, "smooth_l1"),
+        "loss.box_beta": (loss.box_beta, 0.0),
+        "loss.box_weight": (loss.box_weight, 1.0),
+        "matcher.low_quality": (config.matcher.low_quality, True),
+        "training.ema_decay": (config.training.ema_decay, None),
+    }
+    wrong = [
+        f"{key} is {found}, must be {needed}" for key, (found, needed) in wanted.items() if found != needed
+    ]
+    if wrong:
+        raise ConfigError(f"torchvision's RetinaNet has no such settings: {'; '.join(wrong)}")
 
 
 def torchvision_backbone(config: Config, ours: RetinaNet) -> BackboneWithFPN:
