@@ -34,6 +34,7 @@ def build_body(
     *,
     nodes: Sequence[str] | None = None,
     frozen_batch_norm: bool = False,
+    frozen_stem: bool = False,
 ) -> tuple[nn.Module, list[Tap]]:
     """Build a freshly initialised backbone that returns one feature map per level.
 
@@ -46,6 +47,7 @@ def build_body(
         levels: level l has stride ``2**l``.
         nodes: module names, one per level; None finds them.
         frozen_batch_norm: batch norm uses its stored statistics, and neither these nor its weights train.
+        frozen_stem: the parameters of everything before the first tapped module do not train.
 
     Returns:
         A module that maps images [N, 3, H, W] to a dict from the level, as text, to features
@@ -61,6 +63,8 @@ def build_body(
     if nodes is None:
         nodes = [probe.last_stage(level) for level in levels]
     taps = [probe.tap(node, level) for node, level in zip(nodes, levels, strict=True)]
+    if frozen_stem:
+        nn.ModuleList(probe.before(taps[0].node)).requires_grad_(False)
     returned = {tap.node: str(tap.level) for tap in taps}
     return create_feature_extractor(network, returned, suppress_diff_warning=True), taps
 
@@ -150,6 +154,11 @@ class _Probe:
                 f"{2**level}; name one module per level, finest first"
             )
         return Tap(node, level, self.shapes[node][1])
+
+    def before(self, node: str) -> list[nn.Module]:
+        """The modules that are done when a named one begins."""
+        done = list(self.shapes)[: list(self.shapes).index(node)]
+        return [self.modules[name] for name in done if not name.startswith(f"{node}.")]
 
     def _stages(self) -> list[str]:
         """Modules of the two upper floors that work at one stride throughout, each as large as possible."""

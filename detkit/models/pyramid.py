@@ -2,10 +2,11 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
@@ -32,46 +33,54 @@ class PyramidBackbone(nn.Module):
         extra_from: Literal["pyramid", "backbone"] = "pyramid",
         nodes: Sequence[str] | None = None,
         frozen_batch_norm: bool = False,
+        frozen_stem: bool = False,
     ) -> None:
         """Build it, freshly initialised.
 
         Args:
             name: of a torchvision classification network.
-            levels: consecutive and ascending; level l has stride ``2**l``. Those past the backbone's last one
-                are made by strided convolutions.
+            levels: consecutive, ascending, of stride ``2**level``; strided convolutions make any beyond the body.
             channels: of every level.
-            extra_from: what the first strided convolution reads: the last pyramid level (torchvision's
-                RetinaNet v1) or the backbone's last features (the focal loss paper, torchvision's v2).
+            extra_from: what the first strided convolution reads: the last pyramid level (torchvision's v1) or
+                the backbone's last features (the focal loss paper, torchvision's v2).
             nodes: backbone modules to tap, finest first; None finds the last stage of each level up to 5.
             frozen_batch_norm: the backbone's batch norm uses stored statistics and does not train.
+            frozen_stem: what precedes the first tap (a ResNet's conv1, bn1, layer1) keeps its weights and statistics.
 
         Raises:
             ConfigError: the backbone does not exist or cannot give these levels.
         """
         super().__init__()
         body_levels, extra_levels = _split_levels(levels, nodes)
-        self.body, taps = build_body(name, body_levels, nodes=nodes, frozen_batch_norm=frozen_batch_norm)
-        extra = None
-        if extra_levels:
-            source_channels = channels if extra_from == "pyramid" else taps[-1].channels
-            extra = ExtraLevels(extra_levels, source_channels, channels, extra_from)
+        self.body, taps = build_body(
+            name, body_levels, nodes=nodes, frozen_batch_norm=frozen_batch_norm, frozen_stem=frozen_stem
+        )
         self.name = name
         self.nodes = tuple(tap.node for tap in taps)
         self.levels = tuple(levels)
         self.stride = 2 ** body_levels[-1]
         """What the sides of a canvas must divide by; the strided convolutions take any size."""
         self.channels = channels
-        self.fpn = FeaturePyramidNetwork([tap.channels for tap in taps], channels, extra)
+        self.fpn = _build_pyramid([tap.channels for tap in taps], channels, extra_levels, extra_from)
+        self.train()
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return list(self.fpn(self.body(images)).values())
+
+    def train(self, mode: bool = True) -> Self:
+        """Train or evaluate; batch norm whose weight does not train keeps its statistics in either."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:
+                module.eval()
+        return self
 
     def __deepcopy__(self, memo: dict) -> "PyramidBackbone":
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         copied.__dict__ = copy.deepcopy(self.__dict__, memo)
         # torchvision's feature extractor comes out of a copy in training mode, whatever it was in.
-        copied.body.train(self.body.training)
+        copied.train(self.training)
         return copied
 
 
@@ -101,6 +110,20 @@ class ExtraLevels(ExtraFPNBlock):
             p.append(features)
             names.append(name)
         return p, names
+
+
+def _build_pyramid(
+    body_channels: list[int],
+    channels: int,
+    extra_levels: Sequence[int],
+    extra_from: Literal["pyramid", "backbone"],
+) -> FeaturePyramidNetwork:
+    """The pyramid on a body's features, with its extra levels if there are any."""
+    extra = None
+    if extra_levels:
+        source_channels = channels if extra_from == "pyramid" else body_channels[-1]
+        extra = ExtraLevels(extra_levels, source_channels, channels, extra_from)
+    return FeaturePyramidNetwork(body_channels, channels, extra)
 
 
 def _split_levels(levels: Sequence[int], nodes: Sequence[str] | None) -> tuple[list[int], list[int]]:

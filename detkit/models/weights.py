@@ -41,17 +41,24 @@ class LoadReport:
     """Tensors whose shape differs, with both shapes; they stay as they were."""
     unused: tuple[str, ...]
     """Tensors of the file that the model has no place for."""
+    other_classes: tuple[str, ...] = ()
+    """The classification layer's tensors where the file's classes lack one of the model's; they stay too."""
+    normalisation: str | None = None
+    """The file's and the model's mean and std of the input, where they differ."""
 
     def __str__(self) -> str:
         lines = [f"{self.source}: {len(self.loaded)} tensors loaded into the {self.part}"]
         for title, names in (
             ("left as initialised, not in the file", self.missing),
             ("left as initialised, of another shape", self.mismatched),
+            ("left as initialised, class names differ", self.other_classes),
             ("in the file but not used", self.unused),
         ):
             if names:
                 more = f" and {len(names) - 6} more" if len(names) > 6 else ""
                 lines.append(f"  {title}: {', '.join(names[:6])}{more}")
+        if self.normalisation is not None:
+            lines.append(f"  input normalisation differs: {self.normalisation}")
         return "\n".join(lines)
 
 
@@ -62,13 +69,15 @@ class _Stored:
     state: dict[str, Tensor]
     class_names: tuple[str, ...] | None = None
     norm_epsilon: float | None = None
+    normalisation: tuple[list[float], list[float]] | None = None
+    """Mean and std of the input that the weights were trained with."""
 
 
 def load_weights(model: RetinaNet, source: str | Path, *, norm_epsilon: float | None = None) -> LoadReport:
     """Fill a model, or its backbone, with what fits.
 
-    A classification layer is filled by class names where the file's are known and include all of the model's;
-    with another number of classes it stays as it was.
+    Where the file's class names are known, the classification layer is filled by them if they include all of
+    the model's, and else stays as it was; where they are not, it is filled if it has as many classes.
 
     Args:
         model: changed in place.
@@ -84,22 +93,21 @@ def load_weights(model: RetinaNet, source: str | Path, *, norm_epsilon: float | 
     own = model.state_dict()
     prefix = _best_prefix(stored.state, own, source)
     state = _fitted(stored, prefix, model, norm_epsilon)
-    shared = [name for name in own if name in state]
-    fitting = [name for name in shared if state[name].shape == own[name].shape]
-    mismatched = [
-        f"{name} (file {tuple(state[name].shape)}, model {tuple(own[name].shape)})"
-        for name in shared
-        if state[name].shape != own[name].shape
-    ]
+    other_classes = _drop_other_classes(state, stored.class_names, model.class_names)
+    fitting = [name for name in own if name in state and state[name].shape == own[name].shape]
+    mismatched = _mismatched(state, own)
     _check_architecture(mismatched, source, model.backbone.name)
     model.load_state_dict({name: state[name] for name in fitting}, strict=False)
+    known = {*state, *other_classes}
     return LoadReport(
         source=str(source),
         part="backbone" if prefix else "detector",
         loaded=tuple(fitting),
-        missing=tuple(n for n in own if n not in state and n.startswith(prefix) and not _is_counter(n)),
+        missing=tuple(n for n in own if n not in known and n.startswith(prefix) and not _is_counter(n)),
         mismatched=tuple(mismatched),
         unused=tuple(n.removeprefix(prefix) for n in state if n not in own and not _is_counter(n)),
+        other_classes=other_classes,
+        normalisation=_other_normalisation(stored, model),
     )
 
 
@@ -123,7 +131,7 @@ def _read(source: str | Path, backbone: str) -> _Stored:
             f"{source}: is not a file of weights that torch can read safely ({type(error).__name__}: "
             f"{_first_line(error)})"
         ) from None
-    stored = _Stored(_state_of(content, source))
+    stored = _Stored(_state_of(content, source), normalisation=_normalisation_of(content))
     if _CLASS_LAYER + "weight" in stored.state:
         if names := content.get("class_names"):
             return replace(stored, class_names=tuple(names))
@@ -171,6 +179,19 @@ def _state_of(content: Any, source: str | Path) -> dict[str, Tensor]:
     return {_modern_name(name): value for name, value in content.items()}
 
 
+def _normalisation_of(content: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
+    """Mean and std in the configuration that a checkpoint of ours carries."""
+    config = content.get("config")
+    model = config.get("model") if isinstance(config, Mapping) else None
+    if not isinstance(model, Mapping):
+        return None
+    mean, std = model.get("mean"), model.get("std")
+    # Another project's file may have such keys too.
+    if isinstance(mean, list) and isinstance(std, list) and len(mean) == len(std) == 3:
+        return mean, std
+    return None
+
+
 def _modern_name(name: str) -> str:
     """torchvision's older files number convolutions and activations of a tower in one row."""
     name = name.removeprefix("module.")
@@ -189,6 +210,15 @@ def _best_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source:
             f"{', '.join(list(state)[:3])} ..., the model {', '.join(list(own)[:3])} ..."
         )
     return best
+
+
+def _mismatched(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Names, with both shapes, of the tensors that are of another shape in the file."""
+    return [
+        f"{name} (file {tuple(state[name].shape)}, model {tuple(own[name].shape)})"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
 
 
 def _check_architecture(mismatched: Sequence[str], source: str | Path, backbone: str) -> None:
@@ -235,6 +265,29 @@ def _select_classes(state: dict[str, Tensor], stored: Sequence[str], wanted: Seq
         if key in state and len(state[key]) % len(stored) == 0:
             per_class = state[key].unflatten(0, (-1, len(stored)))
             state[key] = per_class[:, rows].flatten(0, 1)
+
+
+def _drop_other_classes(
+    state: dict[str, Tensor], stored: Sequence[str] | None, wanted: Sequence[str]
+) -> tuple[str, ...]:
+    """Take a classification layer that lacks a wanted class out of the state; returns its tensors' names."""
+    if stored is None or set(wanted) <= set(stored):
+        return ()
+    layer = tuple(name for name in state if name.startswith(_CLASS_LAYER))
+    for name in layer:
+        del state[name]
+    return layer
+
+
+def _other_normalisation(stored: _Stored, model: RetinaNet) -> str | None:
+    """Both normalisations in words, where they differ."""
+    if stored.normalisation is None:
+        return None
+    own = [[round(value, 6) for value in buffer.flatten().tolist()] for buffer in (model.mean, model.std)]
+    if torch.allclose(torch.tensor(own), torch.tensor(stored.normalisation)):
+        return None
+    theirs = stored.normalisation
+    return f"mean {theirs[0]} and std {theirs[1]} in the file, mean {own[0]} and std {own[1]} in the model"
 
 
 def _is_counter(name: str) -> bool:

@@ -1,14 +1,17 @@
 """Every family of torchvision's classification networks that can give a pyramid gives one."""
 
+import copy
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import get_model
 from torchvision.ops import FrozenBatchNorm2d
 
 from detkit.errors import ConfigError
 from detkit.models import PyramidBackbone
 from detkit.models.backbone import build_body
+from detkit.training.optimiser import build_optimiser
 
 FAMILIES = {
     "resnet18": (128, 256, 512),
@@ -70,6 +73,55 @@ def test_frozen_batch_norm_does_not_move_in_training() -> None:
     assert sum(isinstance(module, FrozenBatchNorm2d) for module in body.modules()) == 20
     assert all(torch.equal(value, before[name]) for name, value in body.named_buffers())
     assert not any("bn" in name for name, _ in body.named_parameters())
+
+
+def moved_by_training_forward(backbone: PyramidBackbone) -> set[str]:
+    """Stages of the body, such as ``layer2``, whose running statistics one forward in training changes."""
+    before = {name: value.clone() for name, value in backbone.body.named_buffers()}
+    backbone(torch.rand(2, 3, 64, 64))
+    buffers: dict[str, Tensor] = dict(backbone.body.named_buffers())
+    return {name.split(".")[0] for name in buffers if not torch.equal(buffers[name], before[name])}
+
+
+def test_frozen_stem_neither_trains_nor_moves() -> None:
+    backbone = PyramidBackbone("resnet18", channels=16, frozen_stem=True)
+    frozen = {name.split(".")[0] for name, p in backbone.body.named_parameters() if not p.requires_grad}
+    trained = {name.split(".")[0] for name, p in backbone.body.named_parameters() if p.requires_grad}
+    assert frozen == {"conv1", "bn1", "layer1"}
+    assert trained == {"layer2", "layer3", "layer4"}
+    assert all(parameter.requires_grad for parameter in backbone.fpn.parameters())
+    for model in (
+        backbone,
+        copy.deepcopy(backbone),
+        backbone.eval().train(),
+        nn.Sequential(backbone)[0].train(),
+    ):
+        assert moved_by_training_forward(model) == trained
+    assert moved_by_training_forward(backbone.eval()) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes", "stem"),
+    [
+        ("resnet18", ["layer2.0", "layer3", "layer4"], {"conv1", "bn1", "layer1"}),
+        ("resnet18", ["layer2.1", "layer3", "layer4"], {"conv1", "bn1", "layer1", "layer2.0"}),
+        ("shufflenet_v2_x0_5", None, {"conv1"}),
+        ("mobilenet_v3_small", None, {"features.0", "features.1", "features.2"}),
+    ],
+)
+def test_stem_ends_before_the_first_tap(name: str, nodes: list[str] | None, stem: set[str]) -> None:
+    backbone = PyramidBackbone(name, channels=16, nodes=nodes, frozen_stem=True)
+    for key, parameter in backbone.body.named_parameters():
+        assert parameter.requires_grad != any(key.startswith(f"{part}.") for part in stem), key
+
+
+def test_norms_of_a_body_without_learning_rate_do_not_move(small_detector) -> None:
+    model = small_detector()
+    build_optimiser(model, "sgd", learning_rate=0.1, backbone_rate=0.0)
+    model.train()
+    assert model.backbone.body.training
+    assert moved_by_training_forward(model.backbone) == set()
+    assert moved_by_training_forward(small_detector().train().backbone) > {"bn1", "layer1", "layer4"}
 
 
 def test_nodes_can_be_named() -> None:

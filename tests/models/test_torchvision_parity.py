@@ -1,5 +1,9 @@
 """With torchvision's weights, ours is torchvision's RetinaNet."""
 
+import copy
+import os
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
@@ -73,7 +77,8 @@ def check_parity(theirs: TorchvisionRetinaNet, ours: RetinaNet, side: int, dtype
     score_tolerance, box_tolerance = (1e-4, 1e-2) if dtype == torch.float32 else (1e-6, 1e-6)
     image = torch.rand(3, side, side, generator=torch.Generator().manual_seed(1)).to(dtype)
     logits, deltas, anchors, expected = run_torchvision(theirs.to(dtype).eval(), image)
-    ours = ours.to(dtype).eval()
+    # A copy, since float32 rounds the normalisation for good.
+    ours = copy.deepcopy(ours).to(dtype).eval()
     with torch.no_grad():
         outputs = ours.dense(ImageBatch(image[None], ((side, side),), ((side, side),)))
         found = ours.postprocess(outputs, ((side, side),), ((side, side),))[0]
@@ -110,40 +115,52 @@ def check_same_postprocessing(ours: RetinaNet, dense, anchors, expected, side: i
     same = DenseOutputs(logits, deltas, anchors)
     found = ours.postprocess(same, ((side, side),), ((side, side),))[0]
     assert torch.equal(found["scores"], expected["scores"])
-    ties = (expected["scores"].diff() == 0).any()
-    if not ties:
-        assert torch.equal(found["labels"], expected["labels"])
-        torch.testing.assert_close(found["boxes"], expected["boxes"], rtol=0, atol=1e-3)
+    # Detections of equal scores may come in any order.
+    tied = torch.cat([torch.tensor([False]), expected["scores"].diff() == 0])
+    alone = ~(tied | tied.roll(-1))
+    assert alone.sum() > 250
+    assert torch.equal(found["labels"][alone], expected["labels"][alone])
+    torch.testing.assert_close(found["boxes"][alone], expected["boxes"][alone], rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("v2", "dtype", "side"),
-    [
-        (False, torch.float32, 640),
-        (True, torch.float32, 640),
-        (False, torch.float64, 640),
-        (True, torch.float64, 256),
-    ],
-    ids=["v1-float32", "v2-float32", "v1-float64", "v2-float64"],
-)
-def test_published_architectures_agree(v2: bool, dtype: torch.dtype, side: int, tmp_path) -> None:
+@pytest.fixture
+def all_threads() -> Iterator[None]:
+    """Every core that the process may use, for the large networks."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["v1", "v2"])
+def published(request, tmp_path_factory) -> tuple[TorchvisionRetinaNet, RetinaNet]:
+    """torchvision's detector and ours with its weights."""
     torch.manual_seed(0)
-    build = retinanet_resnet50_fpn_v2 if v2 else retinanet_resnet50_fpn
+    build = retinanet_resnet50_fpn_v2 if request.param else retinanet_resnet50_fpn
     theirs = build(
         weights=None,
         weights_backbone=None,
         num_classes=CLASSES,
-        min_size=side,
-        max_size=side,
+        min_size=640,
+        max_size=640,
         score_thresh=0.0,
     )
     widen(theirs)
-    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
-    ours = our_retinanet("resnet50", v2=v2)
-    report = load_weights(ours, tmp_path / "weights.pth")
+    path = tmp_path_factory.mktemp("published") / "weights.pth"
+    torch.save(theirs.state_dict(), path)
+    ours = our_retinanet("resnet50", v2=request.param)
+    report = load_weights(ours, path)
+    path.unlink()
     assert report.missing + report.mismatched + report.unused == ()
     assert set(ours.state_dict()) == set(theirs.state_dict())
-    check_parity(theirs, ours, side, dtype)
+    return theirs, ours
+
+
+@pytest.mark.usefixtures("all_threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_published_architectures_agree(published, dtype: torch.dtype) -> None:
+    theirs, ours = published
+    check_parity(theirs, ours, 640, dtype)
 
 
 def torchvision_resnet18(*, norm_layer, channels: int, classes: int) -> TorchvisionRetinaNet:

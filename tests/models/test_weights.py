@@ -99,6 +99,53 @@ def test_known_class_names_are_followed(small_detector, tmp_path) -> None:
             torch.testing.assert_close(ours, theirs[..., [2, 0]])
 
 
+def test_other_class_names_leave_the_classification_layer(small_detector, tmp_path) -> None:
+    """As many classes as the model has, or more, but not the same."""
+    source = small_detector("mobilenet_v3_small")
+    torch.save({"model": source.state_dict(), "class_names": ["cat", "dog", "owl"]}, tmp_path / "c.pth")
+    for names in (("car", "bus", "cat"), ("cat", "bus")):
+        model = small_detector("mobilenet_v3_small", class_names=names)
+        before = {
+            name: value.clone()
+            for name, value in model.head.classification_head.cls_logits.state_dict().items()
+        }
+        report = load_weights(model, tmp_path / "c.pth")
+        assert equal_states(model.head.classification_head.cls_logits.state_dict(), before)
+        layer = tuple(f"head.classification_head.cls_logits.{name}" for name in ("weight", "bias"))
+        assert report.other_classes == layer
+        assert report.missing + report.mismatched + report.unused == ()
+        assert set(report.loaded) == set(source.state_dict()) - set(layer)
+        assert f"left as initialised, class names differ: {', '.join(layer)}" in str(report)
+
+
+def test_other_input_normalisation_is_reported(small_detector, tmp_path) -> None:
+    source = small_detector("mobilenet_v3_small")
+    model = small_detector("mobilenet_v3_small")
+    imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    for stored, differs in (
+        (imagenet, False),
+        ({**imagenet, "mean": [0.5, 0.5, 0.5]}, True),
+        ({**imagenet, "std": [0.229, 0.224, 0.5]}, True),
+        ({}, False),
+    ):
+        content = {"model": source.state_dict(), "config": {"model": {"backbone": "mobilenet", **stored}}}
+        torch.save(content, tmp_path / "c.pth")
+        report = load_weights(model, tmp_path / "c.pth")
+        assert ("input normalisation differs" in str(report)) == differs
+        assert len(report.loaded) == len(source.state_dict())
+    torch.save(
+        {"model": source.state_dict(), "config": {"model": {"mean": [0.5] * 3, "std": [1.0] * 3}}},
+        tmp_path / "c.pth",
+    )
+    assert str(load_weights(model.float(), tmp_path / "c.pth")).splitlines()[1] == (
+        "  input normalisation differs: mean [0.5, 0.5, 0.5] and std [1.0, 1.0, 1.0] in the file, "
+        "mean [0.485, 0.456, 0.406] and std [0.229, 0.224, 0.225] in the model"
+    )
+    for strange in ([1], {"model": [1]}, {"model": {"mean": 0.5, "std": 0.5}}):
+        torch.save({"model": source.state_dict(), "config": strange}, tmp_path / "c.pth")
+        assert load_weights(model, tmp_path / "c.pth").normalisation is None
+
+
 def test_published_detector_is_recognised_by_its_content(small_detector, tmp_path, monkeypatch) -> None:
     """Its classes are then known by name, and the epsilon of its batch norm."""
     published = weights.RetinaNet_ResNet50_FPN_Weights.COCO_V1
