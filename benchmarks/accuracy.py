@@ -22,7 +22,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from detkit.build import build_run, evaluation_size
+from detkit.build import build_evaluation_transform, build_run
 from detkit.config import Config, load_config
 from detkit.console import print_table, run_tool, say
 from detkit.errors import ConfigError
@@ -96,7 +96,7 @@ def torchvision_twin(config: Config, ours: RetinaNet) -> TorchvisionRetinaNet:
         torchvision_backbone(config, ours),
         classes,
         # Images arrive resized: training skips torchvision's own resize, and in evaluation it has nothing to do.
-        min_size=evaluation_size(config.data.resize, (1, 1))[0],
+        min_size=build_evaluation_transform(config).shorter,
         max_size=config.data.resize.longest,
         _skip_resize=True,
         anchor_generator=anchors,

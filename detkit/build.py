@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 from detkit.config import (
     DATA_ROOT_VARIABLE,
     Config,
-    Resize,
     Split,
     parse_config,
     with_data_root,
@@ -22,7 +21,7 @@ from detkit.criterion import DetectionCriterion
 from detkit.data.coco import read_coco
 from detkit.data.dataset import DetectionDataset, ImageFolderDataset, Sample
 from detkit.data.loader import BatchLoader, BatchOrder, evaluation_loader, training_loader
-from detkit.data.transforms import EvaluationTransform, TrainingTransform, resized_size
+from detkit.data.transforms import EvaluationTransform, TrainingTransform
 from detkit.devices import Device, Placement, Precision, place
 from detkit.errors import ConfigError
 from detkit.evaluation import DetectionTable, GroundTruth, read_ground_truth
@@ -205,11 +204,6 @@ def build_criterion(config: Config) -> DetectionCriterion:
     return DetectionCriterion(**config.loss.model_dump(), **config.matcher.model_dump())
 
 
-def evaluation_size(resize: Resize, size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) that evaluation resizes an image of ``size`` to."""
-    return resized_size(size, _evaluated(resize), resize.longest)
-
-
 def build_training_transform(config: Config) -> TrainingTransform:
     """The resize and augmentation of training."""
     data = config.data
@@ -220,7 +214,7 @@ def build_training_transform(config: Config) -> TrainingTransform:
 
 def build_evaluation_transform(config: Config) -> EvaluationTransform:
     """The resize of evaluation; of several training sizes it takes the last."""
-    return EvaluationTransform(_evaluated(config.data.resize), config.data.resize.longest)
+    return EvaluationTransform(config.data.resize.shorter, config.data.resize.longest)
 
 
 def split_paths(config: Config, split: Split | None) -> tuple[Path, Path]:
@@ -306,7 +300,3 @@ def _validator(
 def _move(model: RetinaNet, config: Config, device: torch.device) -> None:
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-
-
-def _evaluated(resize: Resize) -> int:
-    return resize.shorter if isinstance(resize.shorter, int) else resize.shorter[-1]

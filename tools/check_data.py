@@ -5,7 +5,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from detkit.build import build_anchors, evaluation_size, split_paths
+from detkit.build import build_anchors, build_evaluation_transform, build_training_transform, split_paths
 from detkit.config import Config, load_config
 from detkit.console import run_tool
 from detkit.data.coco import CocoAnnotations
@@ -26,35 +26,34 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=Path, help="COCO annotations (.json) or an experiment (.yaml)")
-    parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="the folder that the file names start from"
-    )
-    parser.add_argument("--no-images", action="store_true", help="do not open the images")
-    parser.add_argument(
-        "--classes", type=lambda text: text.split(","), metavar="A,B", help="count these alone"
-    )
-    parser.add_argument("--config", type=Path, metavar="YAML", help="match its anchors with a .json source")
-    parser.add_argument("--data-root", metavar="DIR", help="the folder that the splits of a .yaml start from")
-    parser.add_argument(
-        "--fix", type=Path, metavar="OUT.json", help="write a repaired copy of a .json source"
-    )
-    parser.add_argument("--json", type=Path, metavar="REPORT.json", help="write all that was found")
+    add = parser.add_argument
+    add("source", type=Path, help="COCO annotations (.json) or an experiment (.yaml)")
+    add("--images", type=Path, metavar="DIR", help="the folder that the file names start from")
+    add("--no-images", action="store_true", help="do not open the images")
+    add("--classes", metavar="A,B", help="count these alone")
+    add("--config", type=Path, metavar="YAML", help="match its anchors with a .json source")
+    add("--data-root", metavar="DIR", help="the folder that the splits of a .yaml start from")
+    add("--fix", type=Path, metavar="OUT.json", help="write a repaired copy of a .json source")
+    add("--json", type=Path, metavar="REPORT.json", help="write all that was found")
     arguments = parser.parse_args()
     of_config = arguments.source.suffix in (".yaml", ".yml")
     if of_config and (arguments.fix or arguments.images or arguments.config):
         parser.error("--fix, --images and --config go with one COCO file (.json), not with an experiment")
+    if arguments.fix and arguments.fix.resolve() == arguments.source.resolve():
+        parser.error(f"--fix {arguments.fix}: is the source itself; give the repaired copy another path")
     if not (of_config or arguments.images or arguments.no_images):
         parser.error("name the folder of the images (--images DIR), or leave them closed (--no-images)")
     arguments.config = arguments.source if of_config else arguments.config
+    arguments.classes = arguments.classes and [name.strip() for name in arguments.classes.split(",")]
     return arguments
 
 
 def main() -> int:
     arguments = parse_arguments()
-    config = load_config(arguments.config, data_root=arguments.data_root) if arguments.config else None
+    config = arguments.config and load_config(arguments.config, data_root=arguments.data_root)
     files = [(arguments.source, arguments.images)]
     if config and arguments.source == arguments.config:
+        build_training_transform(config)  # tells what is wrong in data.augment
         splits = (config.data.train, config.data.val, config.data.test)
         files = [split_paths(config, split) for split in splits if split]
     classes = arguments.classes or (config and config.data.classes)
@@ -71,7 +70,7 @@ def main() -> int:
 
 
 def _match(config: Config, annotations: CocoAnnotations) -> AnchorStatistics:
-    anchors, resized = build_anchors(config), partial(evaluation_size, config.data.resize)
+    anchors, resized = build_anchors(config), build_evaluation_transform(config).size_for
     return anchor_statistics(annotations, anchors.anchors_for, resized, **config.matcher.model_dump())
 
 

@@ -14,7 +14,7 @@ ROUNDING = 0.02
 
 
 def check_annotations(tree: dict[str, list]) -> list[Defect]:
-    """Every defect of a COCO file as ``columns.read_json`` gives it: errors, then warnings, then infos."""
+    """Every defect of a COCO file as ``columns.read_coco_tree`` gives it: errors, then warnings, then infos."""
     columns, defects = read_columns(tree)
     defects += [*find_errors(columns), *_warnings(columns), *_infos(columns)]
     return sorted(defects, key=lambda defect: defect.rank)

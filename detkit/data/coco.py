@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detkit.data.checks import find_errors, float32_corners, rows_of_ids
-from detkit.data.columns import Columns, read_columns, read_json
+from detkit.data.columns import Columns, read_coco_tree, read_columns
 from detkit.data.defects import Defect
 from detkit.errors import DataError
 
@@ -65,7 +65,7 @@ def read_coco(path: str | os.PathLike, classes: Sequence[str] | None = None) -> 
         DataError: the file cannot be read, has defects (the first are listed, the rest counted), or lacks a
             class.
     """
-    columns, defects = read_columns(read_json(path))
+    columns, defects = read_columns(read_coco_tree(path))
     _refuse(path, [defect for defect in [*defects, *find_errors(columns)] if defect.severity == "error"])
     return _arrange(columns, _class_rows(columns, classes, path))
 

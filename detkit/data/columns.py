@@ -4,18 +4,17 @@ JSON arrives as millions of small Python objects; checks and reading want arrays
 of a wrong type is reported once, here, and masked, so that later checks see well-typed values alone.
 """
 
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from detkit.data.defects import SINGULAR, Defect, Section
 from detkit.errors import DataError
+from detkit.files import read_json
 
 _SECTIONS: tuple[Section, ...] = ("images", "annotations", "categories")
 
@@ -98,22 +97,13 @@ _FLAG = _Kind(_is_flag, "0 or 1", 0, np.bool_, default=0)
 _AREA = _Kind(_is_number, "a number", math.nan, np.float64, default=math.nan)
 
 
-def read_json(path: str | os.PathLike) -> dict[str, list]:
+def read_coco_tree(path: str | os.PathLike) -> dict[str, list]:
     """Read a COCO file as it is: an object with at least the lists images, annotations and categories.
 
     Raises:
         DataError: the file cannot be read, is not JSON (with line and column), or is no COCO ground truth.
     """
-    path = Path(path)
-    try:
-        tree = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; give the path of a COCO file") from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise DataError(f"{path}: {where}: is not JSON: {error.msg}; export the file again") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not JSON: {error}; export the file again") from None
+    tree = read_json(path)
     if not isinstance(tree, dict):
         found = "a list, as results files do" if isinstance(tree, list) else f"a {type(tree).__name__}"
         raise DataError(f"{path}: holds {found}; COCO annotations are an object with {', '.join(_SECTIONS)}")

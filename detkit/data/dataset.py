@@ -81,11 +81,12 @@ class DetectionDataset(Dataset[Sample]):
         file_name = str(annotations.file_names[index])
         image = read_image(self.image_folder / file_name, (height, width))
         rows = annotations.rows(index)
+        crowd = annotations.crowd[rows]
         try:
-            image, boxes, kept = self.transform(image, annotations.boxes[rows], self._sample_seed(key))
+            image, boxes, kept = self.transform(image, annotations.boxes[rows], self._sample_seed(key), crowd)
         except ConfigError as error:
             raise ConfigError(f"{error} (image {file_name}, epoch {key.epoch})") from error
-        crowd = annotations.crowd[rows][kept]
+        crowd = crowd[kept]
         labels = annotations.labels[rows][kept]
         return Sample(
             image=_to_tensor(image),

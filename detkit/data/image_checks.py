@@ -21,7 +21,7 @@ _HANDLED = "handled, nothing to mend"
 
 
 def check_images(tree: dict[str, list], folder: str | os.PathLike) -> list[Defect]:
-    """Decode every image of a COCO file (``columns.read_json``) and compare it with what the file says.
+    """Decode every image of a COCO file (``columns.read_coco_tree``) and compare it with what the file says.
 
     A file that cannot be read is a defect like any other. Names that leave the folder are not followed.
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from detkit.data.checks import check_annotations
 from detkit.data.coco import CocoAnnotations, read_coco
-from detkit.data.columns import read_json
+from detkit.data.columns import read_coco_tree
 from detkit.data.defects import Defect
 from detkit.data.image_checks import check_images
 from detkit.data.repair import repair
@@ -37,7 +37,7 @@ def inspect_file(
         DataError: the image folder is missing, or a class is not in the file.
     """
     try:
-        tree = read_json(path)
+        tree = read_coco_tree(path)
     except DataError as error:
         found, _, remedy = str(error).removeprefix(f"{path}: ").rpartition("; ")
         return Report(str(path), [Defect("unreadable", "error", "file", found, remedy)])

@@ -5,6 +5,8 @@ what it would have seen. Nothing here draws from the global random generators.
 """
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -189,6 +191,8 @@ def evaluation_loader(
     return BatchLoader(dataset, order, workers=workers, stride=stride, pin_memory=pin_memory)
 
 
+_PARENT_CHECK_SECONDS = 1.0
+
 _Travelling = tuple[ImageBatch, list[dict[str, np.ndarray]]] | DetkitError
 
 
@@ -234,7 +238,21 @@ def _map_values(function: Callable[[Any], Any], mapping: Mapping[str, Any]) -> A
 def _start_worker(_: int) -> None:
     # Workers share the cores already, and the threads of OpenCV do not survive a fork.
     cv2.setNumThreads(0)
-    # Ctrl-C, and SIGTERM to a group, reach every process of the group; the main one decides whether to save and
-    # stop, and needs its workers until then. A worker whose parent is gone ends by itself.
+    # Ctrl-C reaches every process of the group, and a cluster's SIGTERM every process of the job; the main one
+    # decides whether to save and stop, and needs its workers until then.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
+    if hasattr(signal, "sigtimedwait"):
+        # Threads that start later inherit the mask, so that the one below takes every SIGTERM.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_the_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_the_parent(parent: int) -> None:
+    """End this worker, stuck or not, once the main process is gone or sends SIGTERM; no other's SIGTERM counts."""
+    while os.getppid() == parent:
+        signalled = signal.sigtimedwait({signal.SIGTERM}, _PARENT_CHECK_SECONDS)
+        if signalled is not None and signalled.si_pid == parent:
+            break
+    os._exit(0)

@@ -43,7 +43,7 @@ def repair(
     """A repaired copy of a COCO file, in which ``check_annotations`` finds no error, and what was changed.
 
     Args:
-        tree: the file, as ``columns.read_json`` gives it; it is not changed.
+        tree: the file, as ``columns.read_coco_tree`` gives it; it is not changed.
         image_defects: what ``check_images`` found: images without a usable file are dropped, sizes corrected.
 
     Raises:

@@ -1,6 +1,6 @@
 """Resizing and augmentation: what happens to an image and its boxes on their way to the model.
 
-Both transforms here are called as ``transform(image, boxes, seed)`` and return ``(image, boxes, rows)``;
+Both transforms here are called as ``transform(image, boxes, seed, crowd)`` and return ``(image, boxes, rows)``;
 ``rows`` says which of the boxes given are the ones returned. Boxes come back clipped to their image, and
 those of which nothing is left are dropped. The result depends on the arguments alone: the same seed gives the
 same pixels in any process, whatever was transformed before.
@@ -12,8 +12,8 @@ import inspect
 import os
 import random
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -24,8 +24,7 @@ from detkit.errors import ConfigError
 # albumentations asks a server for its newest version as it is imported, unless this is set before.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations
-
-Transform = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
+from albumentations.core.bbox_utils import BboxProcessor, filter_bboxes
 
 AUGMENT_KEY = "data.augment"
 """How error messages name the list of augmentations."""
@@ -36,6 +35,14 @@ _NEED_MORE = frozenset({"CropNonEmptyMaskIfExists", "Lambda"})
 _GIVEN = frozenset({"image", "bboxes"})
 _NARROWEST = 0.01
 """Pixels; what is left of a box below this is rounding, and could lose its width in float32."""
+
+
+class Transform(Protocol):
+    """What a dataset does to an image; see ``TrainingTransform`` for the arguments."""
+
+    def __call__(
+        self, image: np.ndarray, boxes: np.ndarray, seed: int, crowd: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
 
 
 def resized_size(size: tuple[int, int], shorter: int, longest: int) -> tuple[int, int]:
@@ -84,11 +91,15 @@ class EvaluationTransform:
         self.shorter = shorter if isinstance(shorter, int) else shorter[-1]
         self.longest = longest
 
+    def size_for(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) that an image of ``size`` (height, width) is resized to."""
+        return resized_size(size, self.shorter, self.longest)
+
     def __call__(
-        self, image: np.ndarray, boxes: np.ndarray, seed: int = 0
+        self, image: np.ndarray, boxes: np.ndarray, seed: int = 0, crowd: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Resize an image (uint8 [H, W, 3]) and its boxes (xyxy, float32 [G, 4]); the seed is not used."""
-        size = resized_size(image.shape[:2], self.shorter, self.longest)
+        """Resize an image (uint8 [H, W, 3]) and its boxes (xyxy, float32 [G, 4]); the rest is not used."""
+        size = self.size_for(image.shape[:2])
         image, boxes = resize(image, boxes, size)
         boxes = boxes.clip(0, np.array([size[1], size[0]] * 2, dtype=np.float32))
         rows = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] >= _NARROWEST).all(axis=1))
@@ -103,11 +114,11 @@ class TrainingTransform:
         longest: limit of the longer side in pixels.
         augment: transforms of albumentations by name, e.g. ``{"name": "HorizontalFlip", "p": 0.5}``. OneOf,
             RandomOrder, Sequential and SomeOf hold others in a list under ``transforms``.
-        min_visible: a box of which one transform leaves less than this share (0 to 1) is dropped.
+        min_visible: an object of which one transform leaves less than this share (0 to 1) is dropped.
 
     Raises:
         ConfigError: a name or an argument that albumentations does not know, or a transform that cannot serve
-            detection; the message names its position in the list.
+            detection; the message has a line for each, with its position in the list.
     """
 
     def __init__(
@@ -123,7 +134,7 @@ class TrainingTransform:
         self._pipeline = _build_pipeline(augment, min_visible)
 
     def __call__(
-        self, image: np.ndarray, boxes: np.ndarray, seed: int
+        self, image: np.ndarray, boxes: np.ndarray, seed: int, crowd: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Transform an image and its boxes.
 
@@ -131,10 +142,12 @@ class TrainingTransform:
             image: RGB, uint8 [H, W, 3].
             boxes: xyxy in pixels, float32 [G, 4].
             seed: decides every random choice.
+            crowd: bool [G], boxes that stay however little of them is visible; None for none. A crowd that
+                went would leave its objects behind as background.
 
         Returns:
             The image, uint8 [H', W', 3]; the boxes that remain, float32 [R, 4]; and their rows in ``boxes``,
-            int64 [R].
+            ascending, int64 [R].
 
         Raises:
             ConfigError: a transform failed on this image, or left something that is not an 8-bit RGB image.
@@ -145,8 +158,9 @@ class TrainingTransform:
         # One generator for all: set_random_seed would start every transform from the same number, and a
         # horizontal flip with p 0.5 would always come together with the vertical one.
         self._pipeline.set_random_state(generator, random.Random(seed))
-        # Each box takes its row along as a fifth column; label fields would pass through float32.
-        table = np.column_stack([boxes, np.arange(len(boxes))]).astype(np.float64)
+        # Each box takes its row and its kind along as columns; label fields would pass through float32.
+        crowd = np.zeros(len(boxes), bool) if crowd is None else crowd
+        table = np.column_stack([boxes, np.arange(len(boxes)), crowd]).astype(np.float64)
         try:
             result = self._pipeline(image=image, bboxes=table)
         except Exception as error:
@@ -156,9 +170,21 @@ class TrainingTransform:
             ) from error
         _check_image(result["image"])
         table = result["bboxes"]
-        if not len(table):  # albumentations leaves the fifth column out of an empty table
+        if not len(table):  # albumentations leaves our columns out of an empty table
             return result["image"], np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+        table = table[np.argsort(table[:, 4])]
         return result["image"], table[:, :4].astype(np.float32), table[:, 4].astype(np.int64)
+
+
+class _BoxFilter(BboxProcessor):
+    """albumentations' choice of the boxes that stay, with no least visible share for crowds."""
+
+    def filter(self, data: np.ndarray, shape: Any) -> np.ndarray:
+        """Boxes [G, 4 + columns], the last of which marks crowds; or [0, 4]."""
+        crowd = data[:, -1] > 0
+        limits = {"min_width": self.params.min_width, "min_height": self.params.min_height}
+        parts = [super().filter(data[~crowd], shape), filter_bboxes(data[crowd], shape, **limits)]
+        return np.concatenate([part for part in parts if len(part)] or parts)
 
 
 def _check_image(image: Any) -> None:
@@ -171,7 +197,7 @@ def _check_image(image: Any) -> None:
 
 
 def _build_pipeline(augment: Sequence[Mapping[str, Any]], min_visible: float) -> albumentations.Compose:
-    transforms = [_build(spec, f"{AUGMENT_KEY}[{i}]") for i, spec in enumerate(augment)]
+    transforms = _build_all(augment, AUGMENT_KEY)
     boxes = albumentations.BboxParams(
         format="pascal_voc",
         clip=True,
@@ -183,7 +209,23 @@ def _build_pipeline(augment: Sequence[Mapping[str, Any]], min_visible: float) ->
     with warnings.catch_warnings():
         # A pipeline of colour changes has no transform that moves boxes, and that is no reason to warn.
         warnings.filterwarnings("ignore", message="Got processor for bboxes")
-        return albumentations.Compose(transforms, bbox_params=boxes)
+        pipeline = albumentations.Compose(transforms, bbox_params=boxes)
+    # Compose takes no processor of ours, and this one is known to all its transforms already.
+    pipeline.processors["bboxes"].__class__ = _BoxFilter
+    return pipeline
+
+
+def _build_all(specs: Sequence[Any], where: str) -> list[Any]:
+    """The transforms of a list; all mistakes are told at once."""
+    transforms, mistakes = [], []
+    for index, spec in enumerate(specs):
+        try:
+            transforms.append(_build(spec, f"{where}[{index}]"))
+        except ConfigError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return transforms
 
 
 def _build(spec: Any, where: str) -> Any:
@@ -198,7 +240,7 @@ def _build(spec: Any, where: str) -> Any:
         inner = arguments.get("transforms")
         if not isinstance(inner, Sequence) or isinstance(inner, str) or not inner:
             raise ConfigError(f"{where}: {name} needs a list of transforms under the key 'transforms'")
-        arguments["transforms"] = [_build(item, f"{where}.transforms[{i}]") for i, item in enumerate(inner)]
+        arguments["transforms"] = _build_all(inner, f"{where}.transforms")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         try:

@@ -10,7 +10,7 @@ import numpy as np
 from detkit.errors import DetkitError
 from detkit.evaluation.ground_truth import GroundTruth
 from detkit.evaluation.json_rows import to_coco_boxes
-from detkit.evaluation.results import DetectionTable, restrict
+from detkit.evaluation.results import DetectionTable
 
 Backend = Literal["pycocotools", "fast"]
 
@@ -49,15 +49,13 @@ def evaluate_boxes(
 
     Args:
         ground_truth: the objects.
-        table: the detections.
+        table: detections of images and classes that the ground truth knows (see ``results.restrict``).
         backend: ``pycocotools`` is the reference; ``fast`` is faster-coco-eval, with identical numbers.
 
     Raises:
-        DataError: a detection is of an image or category that the ground truth does not know.
         DetkitError: the backend is not installed.
     """
     coco, evaluator_class = _libraries(backend)
-    table = restrict(table, ground_truth)
     # These libraries speak on standard output, which is the caller's.
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = evaluator_class(

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from detkit.errors import DataError
-from detkit.evaluation.json_rows import JsonRows, read_json, some_of, to_coco_boxes
+from detkit.evaluation.json_rows import JsonRows, is_number, some_of, to_coco_boxes
+from detkit.files import read_json
 
-REMEDY = "mend the file, or run tools/check_data.py --fix"
+REMEDY = "correct the file, or let tools/check_data.py --fix OUT.json write a repaired one"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def read_ground_truth(path: str | os.PathLike, classes: Sequence[str] | None = N
     """Read a COCO annotations file for measuring.
 
     Args:
-        path: the file; ``iscrowd`` and ``area`` of an annotation may be missing.
+        path: the file; ``iscrowd`` of an annotation may be missing, and an ``area`` that is missing, no
+            number or negative is width x height, all as ``data.coco.read_coco`` has it.
         classes: names of the classes to measure; all others become background. None measures every class.
 
     Raises:
@@ -65,7 +67,7 @@ def read_ground_truth(path: str | os.PathLike, classes: Sequence[str] | None = N
     images, annotations, categories = (
         _rows(tree, path, key) for key in ("images", "annotations", "categories")
     )
-    boxes = annotations.boxes()
+    boxes = annotations.boxes(with_area=True)
     everything = GroundTruth(
         image_ids=_unique(images.integers("id"), path, "image"),
         category_ids=tuple(_unique(categories.integers("id"), path, "category").tolist()),
@@ -74,7 +76,7 @@ def read_ground_truth(path: str | os.PathLike, classes: Sequence[str] | None = N
         object_category_ids=annotations.integers("category_id"),
         boxes=boxes,
         areas=_areas(annotations, boxes),
-        crowd=np.array([bool(row.get("iscrowd")) for row in annotations.rows], dtype=bool),
+        crowd=annotations.flags("iscrowd"),
     )
     _refuse_unknown(everything.object_image_ids, everything.image_ids, path, "images")
     _refuse_unknown(everything.object_category_ids, everything.category_ids, path, "categories")
@@ -129,8 +131,8 @@ def _narrowed(everything: GroundTruth, classes: Sequence[str], path: str | os.Pa
 
 
 def _areas(annotations: JsonRows, boxes: np.ndarray) -> np.ndarray:
-    """The annotations' areas, and the boxes' where there is none; float64 [G]."""
-    box_areas = to_coco_boxes(boxes)[:, 2:].prod(axis=1).tolist()
+    """The annotations' areas, and the boxes' where there is none that can be used; float64 [G]."""
     given = [row.get("area") for row in annotations.rows]
-    rows = [{"area": own if area is None else area} for area, own in zip(given, box_areas, strict=True)]
-    return replace(annotations, rows=rows).numbers("area")
+    areas = np.array([area if is_number(area) else np.nan for area in given], dtype=np.float64)
+    usable = np.isfinite(areas) & (areas >= 0)
+    return np.where(usable, areas, to_coco_boxes(boxes)[:, 2:].prod(axis=1))

@@ -1,10 +1,7 @@
 """Lists of JSON objects, read key by key into checked arrays."""
 
-import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,21 +10,6 @@ from detkit.errors import DataError
 
 NAMED = 3
 """Offenders that a message names; the others are counted."""
-
-
-def read_json(path: str | os.PathLike) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        DataError: the file cannot be read, or is not JSON.
-    """
-    path = Path(path)
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; check the path") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not JSON: {error}; write the file again") from None
 
 
 def some_of(values: Iterable[Any]) -> str:
@@ -80,15 +62,24 @@ class JsonRows:
         values = self.values(key)
         numbers = _numbers(values, (len(values),))
         if numbers is None:
-            raise self._error([not _is_number(value) for value in values], f"{key!r} is not a number", values)
+            raise self._error([not is_number(value) for value in values], f"{key!r} is not a number", values)
         self._refuse(~np.isfinite(numbers), f"{key!r} is not finite", values)
         return numbers
 
-    def boxes(self) -> np.ndarray:
+    def flags(self, key: str) -> np.ndarray:
+        """0 or 1 (false and true are these), and 0 where the key is missing or null; bool [N]."""
+        values = [row.get(key) for row in self.rows]
+        self._refuse([not _is_flag(value) for value in values], f"{key!r} is not 0 or 1", values)
+        return np.array(values, dtype=bool)
+
+    def boxes(self, *, with_area: bool = False) -> np.ndarray:
         """The key bbox, [x, y, width, height] as COCO has it, as xyxy float64 [N, 4].
 
         float64, unlike boxes elsewhere: float32 would part overlaps that are equal, or move them over a
         threshold, and change the metrics.
+
+        Args:
+            with_area: refuse a width or height of 0 too.
         """
         values = self.values("bbox")
         boxes = _numbers(values, (len(values), 4))
@@ -96,6 +87,8 @@ class JsonRows:
             raise self._error([not _is_box(value) for value in values], "'bbox' is not four numbers", values)
         self._refuse(~np.isfinite(boxes).all(axis=1), "'bbox' is not finite", values)
         self._refuse((boxes[:, 2:] < 0).any(axis=1), "'bbox' has a negative width or height", values)
+        if with_area:
+            self._refuse((boxes[:, 2:] == 0).any(axis=1), "'bbox' has a width or height of 0", values)
         return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
     def _refuse(self, bad: Any, problem: str, values: list[Any] | None = None) -> None:
@@ -133,15 +126,20 @@ def _numbers(values: list[Any], shape: tuple[int, ...]) -> np.ndarray | None:
     return numbers.astype(np.float64)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a number that fits 64 bits; NaN and infinity are."""
     if isinstance(value, int):
         return not isinstance(value, bool) and -(2**63) <= value < 2**63
     return isinstance(value, float)
 
 
 def _is_whole(value: Any) -> bool:
-    return _is_number(value) and -(2**63) <= value < 2**63 and value == int(value)
+    return is_number(value) and -(2**63) <= value < 2**63 and value == int(value)
+
+
+def _is_flag(value: Any) -> bool:
+    return value is None or (type(value) in (int, bool) and value in (0, 1))
 
 
 def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(_is_number(item) for item in value)
+    return isinstance(value, list) and len(value) == 4 and all(is_number(item) for item in value)

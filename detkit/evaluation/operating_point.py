@@ -6,7 +6,7 @@ import numpy as np
 
 from detkit.evaluation.ground_truth import GroundTruth
 from detkit.evaluation.matching import match_detections
-from detkit.evaluation.results import DetectionTable, restrict
+from detkit.evaluation.results import DetectionTable
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,10 @@ def operating_point(
 
     Args:
         ground_truth: the objects.
-        table: the detections.
+        table: detections of images and classes that the ground truth knows (see ``results.restrict``).
         score: the least score of a detection that counts.
         iou: the least overlap of a detection with the object that it finds.
-
-    Raises:
-        DataError: a detection is of an image or category that the ground truth does not know.
     """
-    table = restrict(table, ground_truth)
     table = table.select(table.scores >= score)
     matches = match_detections(ground_truth, table, iou=iou)
     right = _per_class(ground_truth, table.category_ids[matches.correct])

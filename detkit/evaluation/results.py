@@ -8,8 +8,8 @@ import numpy as np
 
 from detkit.errors import DataError
 from detkit.evaluation.ground_truth import GroundTruth
-from detkit.evaluation.json_rows import JsonRows, read_json, some_of
-from detkit.files import written_whole
+from detkit.evaluation.json_rows import JsonRows, some_of
+from detkit.files import read_json, written_whole
 
 REMEDY = 'a detection is {"image_id": 1, "category_id": 1, "bbox": [x, y, width, height], "score": 0.9}'
 ROWS_PER_WRITE = 10_000

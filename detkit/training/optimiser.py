@@ -24,7 +24,7 @@ def build_optimiser(
     Args:
         model: its ``backbone.body`` is the part that ``backbone_rate`` is for.
         learning_rate: of everything else.
-        backbone_rate: the backbone's learning rate as a multiple; 0 freezes its parameters.
+        backbone_rate: the backbone's learning rate as a multiple; 0 freezes it, batch norm statistics included.
         momentum: of sgd and rmsprop; the first beta of adam and adamw.
         weight_decay: L2 penalty; decoupled for adamw.
         norm_weight_decay: that of norm layers and biases; None is as ``weight_decay``.

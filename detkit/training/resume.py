@@ -60,11 +60,14 @@ def clear(folder: Path) -> None:
 
 
 def _changed_keys(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """A line per key whose value differs, but for those that are free to change."""
+    """A line per key whose value differs, but for those that are free to change.
+
+    A key that the run did not know came with a newer detkit, whose default is what the run did.
+    """
     old, new = _flat(before), _flat(after)
     return [
         f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
-        for key in sorted(old.keys() | new.keys())
+        for key in sorted(old)
         if key not in FREE_TO_CHANGE and old.get(key) != new.get(key)
     ]
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from detkit.data.checks import check_annotations
 from detkit.data.coco import read_coco
-from detkit.data.columns import read_json
+from detkit.data.columns import read_coco_tree
 from detkit.data.image_checks import check_images
 from detkit.data.inspection import inspect_file
 from detkit.data.repair import repair
@@ -390,7 +390,7 @@ def test_not_coco(tmp_path, text, message):
     path = tmp_path / "train.json"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError) as caught:
-        read_json(path)
+        read_coco_tree(path)
     assert message in str(caught.value)
     report = inspect_file(path)
     assert report.errors_left == 1
@@ -419,7 +419,7 @@ def test_everything_at_once(tmp_path, folder):
     assert report.errors_left == 0
     again = inspect_file(tmp_path / "fixed.json", folder)
     assert [defect.message for defect in again.defects if defect.severity == "error"] == []
-    assert [image["id"] for image in read_json(tmp_path / "fixed.json")["images"]] == [5, 6]
+    assert [image["id"] for image in read_coco_tree(tmp_path / "fixed.json")["images"]] == [5, 6]
 
 
 def image_messages(tree: dict, folder: Path) -> list[str]:

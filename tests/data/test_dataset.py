@@ -82,6 +82,14 @@ def test_labels_stay_with_their_boxes_when_others_are_lost(annotations, tmp_path
     np.testing.assert_allclose(target["ignore_regions"], [[0, 0, 50, 60]], atol=1e-4)
 
 
+def test_crowds_stay_where_objects_are_too_little_visible(annotations, tmp_path):
+    crop = {"name": "Crop", "x_min": 80, "y_min": 0, "x_max": 96, "y_max": 64, "p": 1.0}
+    transform = TrainingTransform(64, 1000, [crop], min_visible=0.3)
+    target = DetectionDataset(annotations, tmp_path, transform)[SampleKey(0, 0)].target
+    assert target["boxes"].shape == (0, 4)  # a quarter of one object is in the crop, and a ninth of the crowd
+    np.testing.assert_allclose(target["ignore_regions"], [[0, 0, 10, 60]], atol=1e-4)
+
+
 def test_seed_epoch_and_image_decide(annotations, tmp_path):
     def pixels(seed: int, epoch: int) -> bytes:
         return (

@@ -3,7 +3,12 @@
 import multiprocessing
 import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -225,6 +230,82 @@ def test_workers_are_out_of_reach_of_a_terminals_signals(folder):
     collected.extend(batches)
     expected = training_loader(dataset_in(folder), order, workers=0, stride=16)
     assert flattened(collected) == flattened(expected)
+
+
+STUCK = """
+import multiprocessing, os, signal, sys, time
+import torch
+from torch.utils.data import Dataset
+from detkit.data.dataset import Sample
+from detkit.data.loader import BatchOrder, training_loader
+
+class Endless(Dataset):
+    def __getitem__(self, key):
+        if sys.argv[1] == "stuck" and key.image >= 8:
+            time.sleep(1000)
+        boxes = torch.zeros(int(sys.argv[2]), 4)
+        target = {"boxes": boxes, "labels": boxes[:, 0].long()}
+        return Sample(torch.zeros(3, 8, 8, dtype=torch.uint8), target, key.image, "x", (8, 8))
+
+order = BatchOrder(1000, 4, seed=0, shuffle=False).between(0, 250)
+batches = iter(training_loader(Endless(), order, workers=2, stride=8))
+next(batches)
+print(*[worker.pid for worker in multiprocessing.active_children()], flush=True)
+time.sleep(0.5)
+if sys.argv[3] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+raise RuntimeError("not caught")
+"""
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    status = Path(f"/proc/{pid}/stat")
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="workers obey any SIGTERM here")
+def test_workers_survive_signals_from_outside(folder):
+    """systemd and Slurm send SIGTERM to every process of a job."""
+    before = set(multiprocessing.active_children())
+    order = BatchOrder(SIZE, 3, seed=1).between(0, 12)
+    batches = iter(training_loader(dataset_in(folder), order, workers=1, stride=16))
+    collected = [next(batches)]
+    (worker,) = set(multiprocessing.active_children()) - before
+    subprocess.run(["sh", "-c", f"kill -TERM {worker.pid}; kill -INT {worker.pid}"], check=True)
+    os.kill(worker.pid, signal.SIGINT)
+    time.sleep(0.3)
+    assert worker.is_alive()
+    collected.extend(batches)
+    expected = training_loader(dataset_in(folder), order, workers=0, stride=16)
+    assert flattened(collected) == flattened(expected)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+@pytest.mark.parametrize(
+    ("work", "boxes", "end"),  # 3000 boxes fill the pipe to the main process
+    [("stuck", 1, "raised"), ("busy", 3000, "raised"), ("busy", 3000, "killed")],
+)
+def test_workers_end_with_an_abandoned_loader(tmp_path, work, boxes, end):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", STUCK, work, str(boxes), end]
+    with (tmp_path / "out").open("w") as stream:  # a pipe would be held open by a worker that goes on
+        done = subprocess.run(
+            command, stdout=stream, stderr=subprocess.STDOUT, env=environment, timeout=60, check=False
+        )
+    assert done.returncode == (-signal.SIGKILL if end == "killed" else 1)
+    workers = [int(pid) for pid in (tmp_path / "out").read_text().splitlines()[0].split()]
+    assert len(workers) == 2
+    limit = time.monotonic() + 10
+    while any(map(is_running, workers)) and time.monotonic() < limit:
+        time.sleep(0.1)
+    left = [pid for pid in workers if is_running(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
 
 
 def test_the_canvas(folder):

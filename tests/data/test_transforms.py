@@ -172,6 +172,36 @@ def test_min_visible(min_visible, expected):
     assert rows.tolist() == expected
 
 
+@pytest.mark.parametrize("boxes_first", [True, False])
+def test_crowds_stay_however_little_is_visible(boxes_first):
+    """A crowd over the whole image, of which a crop leaves a ninth; an object of the same size goes."""
+    crop = {"name": "RandomCrop", "height": 64, "width": 64, "p": 1.0}
+    transform = pickle.loads(pickle.dumps(identity([crop], size=192, min_visible=0.3)))
+    boxes = np.array([[0, 0, 192, 192]] * 2, np.float32)
+    crowd = np.array([not boxes_first, boxes_first])
+    for seed in range(5):
+        _, after, rows = transform(painted(192, 192, []), boxes, seed, crowd)
+        assert rows.tolist() == np.flatnonzero(crowd).tolist()
+        np.testing.assert_allclose(after, [[0, 0, 64, 64]], atol=1e-4)
+        assert len(transform(painted(192, 192, []), boxes, seed)[2]) == 0
+
+
+def test_crowds_out_of_sight_go_and_rows_ascend():
+    boxes = np.array([[60, 60, 80, 80], [39, 0, 139, 40], [0, 0, 20, 20], [0, 0, 128, 96]], np.float32)
+    crop = {"name": "Crop", "x_min": 0, "y_min": 0, "x_max": 40, "y_max": 40, "p": 1.0}
+    crowd = np.array([True, True, False, True])
+    _, after, rows = identity([crop], min_visible=0.9)(painted(96, 128, []), boxes, 0, crowd)
+    assert rows.tolist() == [1, 2, 3]
+    np.testing.assert_allclose(after, [[39, 0, 40, 40], [0, 0, 20, 20], [0, 0, 40, 40]], atol=1e-4)
+
+
+def test_the_size_of_evaluation():
+    transform = EvaluationTransform([24, 48], 60)
+    assert transform.size_for((96, 128)) == (45, 60)
+    assert transform.size_for((96, 100)) == (48, 50)
+    assert transform(np.zeros((96, 128, 3), np.uint8), np.zeros((0, 4), np.float32))[0].shape == (45, 60, 3)
+
+
 def test_boxes_reaching_out_are_clipped_and_those_outside_dropped():
     boxes = np.array([[-10, -10, 20, 20], [130, 10, 150, 30], [100, 80, 140, 110], [-5, 0, 0, 9]], np.float32)
     image, after, rows = identity()(np.zeros((96, 128, 3), np.uint8), boxes, 0)
@@ -298,6 +328,15 @@ def test_mistakes_are_explained(augment, words):
     message = str(caught.value)
     assert all(word in message for word in words), message
     assert "\n" not in message
+
+
+def test_all_mistakes_are_told_at_once():
+    nested = {"name": "OneOf", "transforms": [FLIP, {"name": "Blurr"}, {"name": "HorizontalFlip", "p": 7}]}
+    with pytest.raises(ConfigError) as caught:
+        TrainingTransform(64, 128, [{"name": "Flipp"}, FLIP, nested, {"p": 0.5}])
+    places = [line.split(": ")[0] for line in str(caught.value).splitlines()]
+    inner = "data.augment[2].transforms"
+    assert places == ["data.augment[0]", f"{inner}[1]", f"{inner}[2]", "data.augment[3]"]
 
 
 def test_a_crop_larger_than_the_image_is_explained():

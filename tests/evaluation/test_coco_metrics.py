@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detkit.errors import DataError, DetkitError
+from detkit.errors import DetkitError
 from detkit.evaluation import (
     METRIC_NAMES,
     ClassMetrics,
@@ -146,14 +146,6 @@ def test_nothing_is_printed(make_ground_truth, make_table, capfd):
     for backend in ("pycocotools", "fast"):
         evaluate_boxes(make_ground_truth([(1, 1, BOX)]), make_table([(1, 1, BOX, 0.5)]), backend=backend)
     assert capfd.readouterr() == ("", "")
-
-
-def test_unknown_ids_are_refused(make_ground_truth, make_table):
-    ground_truth = make_ground_truth([(1, 1, BOX)])
-    with pytest.raises(DataError, match="image id 99: not in the annotations"):
-        evaluate_boxes(ground_truth, make_table([(99, 1, BOX, 0.5)]))
-    with pytest.raises(DataError, match="category id 2: not in the annotations"):
-        evaluate_boxes(ground_truth, make_table([(1, 2, BOX, 0.5)]))
 
 
 def test_backends_that_are_not_there(make_ground_truth, make_table, monkeypatch):

@@ -1,7 +1,10 @@
 """COCO annotations as read for measuring."""
 
+import json
+
 import pytest
 
+from detkit.data.coco import read_coco
 from detkit.errors import DataError
 from detkit.evaluation import read_ground_truth
 
@@ -47,10 +50,47 @@ def test_no_annotations_is_a_set_of_empty_images(write, tree):
     assert found.objects_per_class() == [0, 0, 0]
 
 
-def test_a_box_without_width_is_an_object(write, tree):
-    """COCO's own annotations have some, and its tools count them."""
-    tree["annotations"][0]["bbox"][2] = 0
-    assert read_ground_truth(write("gt.json", tree)).objects_per_class() == [1, 1, 0]
+ABSENT = object()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sound"),
+    [
+        *(("iscrowd", value, True) for value in (ABSENT, None, 0, 1, False, True)),
+        *(("iscrowd", value, False) for value in ("0", "1", 2, -1, 1.0, [], "no")),
+        *(("bbox", [1, 2, *sides], False) for sides in ([0, 5], [5, 0], [-3, 5], [5, -3], [0.0, -0.0])),
+        ("bbox", [1, 2, 0.5, 5], True),
+        *(("area", value, True) for value in (ABSENT, None, 4, 4.5, 0)),
+        *(("area", value, True) for value in ("12", -1, float("nan"), float("inf"), [], True)),
+    ],
+)
+def test_both_readers_agree(write, tree, key, value, sound):
+    """What training refuses, measuring refuses, and names the same way out."""
+    for image in tree["images"]:
+        image.update(width=100, height=100, file_name=f"{image['id']}.png")
+    first = tree["annotations"][0]
+    first.update(id=1, **{key: value})
+    if value is ABSENT:
+        del first[key]
+    path = write("gt.json", json.dumps(tree))
+    for read in (read_coco, read_ground_truth):
+        if sound:
+            assert len(read(path).boxes) == 3
+            continue
+        with pytest.raises(DataError, match=r"gt\.json") as caught:
+            read(path)
+        assert "tools/check_data.py" in str(caught.value)
+        assert "--fix OUT.json" in str(caught.value)
+    if sound and key == "iscrowd":
+        assert (
+            read_coco(path).crowd.tolist()[0] == read_ground_truth(path).crowd.tolist()[0] == (value in (1,))
+        )
+
+
+@pytest.mark.parametrize("area", ["big", "12", -4, float("nan"), float("inf"), None])
+def test_an_unusable_area_is_the_boxs(write, tree, area):
+    tree["annotations"][0]["area"] = area
+    assert read_ground_truth(write("gt.json", tree)).areas.tolist() == [1200, 200, 8100]
 
 
 @pytest.mark.parametrize(
@@ -86,8 +126,8 @@ def test_what_cannot_be_measured_is_refused_with_a_remedy(write, tree, change, m
         ("bbox", [0, 0, -3, 5], "'bbox' has a negative width or height"),
         ("bbox", [0, 0, float("nan"), 5], "'bbox' is not finite"),
         ("bbox", None, "'bbox' is not four numbers"),
-        ("area", "big", "'area' is not a number"),
-        ("area", float("nan"), "'area' is not finite"),
+        ("bbox", [0, 0, 0, 5], "'bbox' has a width or height of 0"),
+        ("iscrowd", "0", "'iscrowd' is not 0 or 1, found '0'"),
         ("image_id", "10", "'image_id' is not a whole number"),
     ],
 )

@@ -1,10 +1,12 @@
 """The content of metrics.json, and the tables a person reads."""
 
 import json
+import sys
 
 import pytest
 
-from detkit.evaluation import METRIC_NAMES, measure, metrics_tables, read_results, write_results
+from detkit.errors import DataError
+from detkit.evaluation import METRIC_NAMES, measure, metrics_tables, read_results, restrict, write_results
 
 BOX = [10, 10, 110, 110]
 SMALL = [0, 0, 20, 20]
@@ -37,6 +39,26 @@ def test_numbers_and_names(metrics):
     assert (face["AP"], face["AP50"], face["AR100"]) == pytest.approx((1, 1, 1))
     nothing = dict.fromkeys(["AP", "AP50", "AP75", "AR100", "precision", "recall", "F1"])
     assert hand == {"name": "hand", "category_id": 2, "objects": 0, **nothing, "TP": 0, "FP": 0, "FN": 0}
+
+
+def test_unknown_ids_are_refused(make_ground_truth, make_table):
+    ground_truth = make_ground_truth([(1, 1, BOX)])
+    with pytest.raises(DataError, match="image id 99: not in the annotations"):
+        measure(ground_truth, make_table([(99, 1, BOX, 0.5)]))
+    with pytest.raises(DataError, match="category id 2: not in the annotations"):
+        measure(ground_truth, make_table([(1, 2, BOX, 0.5)]))
+
+
+def test_ids_are_looked_up_once(make_ground_truth, make_table):
+    ground_truth, table, calls = make_ground_truth([(1, 1, BOX)]), make_table([(1, 1, BOX, 0.5)]), []
+    sys.setprofile(
+        lambda frame, event, _: event == "call" and frame.f_code is restrict.__code__ and calls.append(frame)
+    )
+    try:
+        measure(ground_truth, table)
+    finally:
+        sys.setprofile(None)
+    assert len(calls) == 1
 
 
 def test_strict_json_even_of_nothing(metrics, make_ground_truth, make_table):

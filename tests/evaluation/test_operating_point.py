@@ -1,11 +1,9 @@
 """Precision, recall and F1 at a score, against counts by hand and by loops."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detkit.errors import DataError
 from detkit.evaluation import DetectionTable, GroundTruth, match_detections, operating_point
 
 BOX = [10, 10, 110, 110]
@@ -96,11 +94,6 @@ def test_what_is_not_defined_is_none(make_ground_truth, make_table):
     assert (b.precision, b.recall, b.f1) == (None, None, None)
     only_wrong = operating_point(ground_truth, make_table([(1, 2, BOX, 0.9)])).per_class[1]
     assert (only_wrong.precision, only_wrong.recall, only_wrong.f1) == (0, None, 0)
-
-
-def test_unknown_images_are_refused(make_ground_truth, make_table):
-    with pytest.raises(DataError, match="image id 3"):
-        operating_point(make_ground_truth([]), make_table([(3, 1, BOX, 0.9)]))
 
 
 def overlap(detection: list[float], box: list[float], crowd: bool) -> float:

@@ -46,8 +46,8 @@ def test_an_empty_list_is_no_detections(write, tree, name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{oops", "dt.json: is not JSON"),
-        ("\x80", "dt.json: is not JSON"),
+        ("{oops", "dt.json: line 1, column 2: is not JSON"),
+        ("\x80", "dt.json: line 1, column 1: is not JSON"),
         ({"images": []}, "a list of detections was expected, found COCO annotations"),
         (3, "a list of detections was expected, found no list"),
         ([GOOD, 3], r"detection 1 \(counted from 0\): is not an object"),

@@ -119,6 +119,31 @@ def test_mistakes_on_the_command_line(run, data):
     assert "has no class 'cow'; its classes are cat, dog" in errors
 
 
+def test_classes_are_named_as_in_the_other_tools(run, data):
+    status, text, _ = run(data / "val.json", "--no-images", "--classes", " cat , dog")
+    assert status == 0
+    assert "1 images" in text
+
+
+def test_the_source_is_never_overwritten(run, data):
+    before = (data / "train.json").read_bytes()
+    (data / "link.json").symlink_to(data / "train.json")
+    for path in (data / "train.json", data / "images/../train.json", data / "link.json"):
+        status, _, errors = run(data / "train.json", "--no-images", "--fix", path)
+        assert status == 2
+        assert "is the source itself; give the repaired copy another path" in errors
+    assert (data / "train.json").read_bytes() == before
+
+
+def test_augmentations_are_checked_too(run, data):
+    text = CONFIG.replace("data:\n", "data:\n  augment: [{name: Flipp}, {name: Blurr}]\n")
+    (data / "x.yaml").write_text(text)
+    status, _, errors = run(data / "x.yaml", "--data-root", data)
+    assert status == 2
+    assert "data.augment[0]: there is no transform 'Flipp'" in errors
+    assert "data.augment[1]: there is no transform 'Blurr'" in errors
+
+
 def test_help_teaches():
     environment = {**os.environ, "PYTHONPATH": str(TOOL.parents[1])}
     command = [sys.executable, str(TOOL), "--help"]
