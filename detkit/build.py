@@ -1,7 +1,7 @@
 """From a configuration to objects, by explicit calls: the one place where keys meet constructors."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,36 +67,40 @@ def build_run(config: Config, *, resumed: bool = False) -> Run:
     if config.model.weights is not None and not resumed:
         say(str(load_weights(model, config.model.weights)))
     _move(model, config, placement.device)
-    training = config.training
-    order = BatchOrder(len(annotations), training.batch_size * training.accumulate, seed=config.seed)
+    step_size = config.training.batch_size * config.training.accumulate
+    order = BatchOrder(len(annotations), step_size, seed=config.seed)
     plan = _plan(config, order.steps_per_epoch)
     dataset = DetectionDataset(annotations, images, build_training_transform(config), seed=config.seed)
-
-    def batches_from(step: int) -> Iterator[Batch]:
-        return iter(
-            training_loader(
-                dataset,
-                order.between(step, plan.steps, parts=training.accumulate),
-                workers=config.data.workers,
-                stride=model.stride,
-                pin_memory=placement.device.type == "cuda",
-            )
-        )
-
     criterion = build_criterion(config)
     return Run(
         folder=Path(config.output),
         plan=plan,
         learner=_learner(config, model, criterion, plan.steps, placement),
-        batches_from=batches_from,
+        batches_from=_batches(config, dataset, order, plan, model),
         validate=_validator(config, criterion, model, placement),
         identity={
             "config": config.model_dump(mode="json"),
             "class_names": list(annotations.class_names),
             "category_ids": list(annotations.category_ids),
         },
-        tensorboard=training.tensorboard,
+        tensorboard=config.training.tensorboard,
     )
+
+
+def _batches(
+    config: Config, dataset: DetectionDataset, order: BatchOrder, plan: Plan, model: RetinaNet
+) -> Callable[[int], Iterator[Batch]]:
+    """The batches from an optimiser step on, for the rest of the run."""
+
+    def batches_from(step: int) -> Iterator[Batch]:
+        keys = order.between(step, plan.steps, parts=plan.accumulate)
+        pinned = next(model.parameters()).is_cuda
+        loader = training_loader(
+            dataset, keys, workers=config.data.workers, stride=model.stride, pin_memory=pinned
+        )
+        return iter(loader)
+
+    return batches_from
 
 
 def load_detector(

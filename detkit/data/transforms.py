@@ -146,8 +146,7 @@ class TrainingTransform:
                 went would leave its objects behind as background.
 
         Returns:
-            The image, uint8 [H', W', 3]; the boxes that remain, float32 [R, 4]; and their rows in ``boxes``,
-            ascending, int64 [R].
+            The image, uint8 [H', W', 3]; the boxes that remain, float32 [R, 4]; their rows, ascending, int64 [R].
 
         Raises:
             ConfigError: a transform failed on this image, or left something that is not an 8-bit RGB image.
