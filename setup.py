@@ -18,6 +18,7 @@ Environment variables:
 
 import importlib.util
 import os
+import platform
 import runpy
 import shutil
 import subprocess
@@ -33,8 +34,20 @@ TARGET_TORCH = "0x020a000000000000"  # 2.10, the first with all that csrc uses
 GPUS = ("80", "90")  # compute capabilities with code of their own; newer ones compile the last one's PTX
 COMMON = ["-std=c++20", "-O3", f"-DTORCH_TARGET_VERSION={TARGET_TORCH}"]
 # Contracted products and sums would give other bits than torchvision's box_iou, and than the other device.
-HOST = [*COMMON, "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
+HOST = [
+    *COMMON, "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
+    "-fopenmp-simd", "-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized",  # GCC 12 warns in its own AVX-512 headers
+]  # fmt: skip
 DEVICE = [*COMMON, "-fmad=false", "-DUSE_CUDA", "-Xcompiler=-fPIC,-fvisibility=hidden"]
+# Sources named *_simd.cpp are compiled for each of these instruction sets (csrc/cpu_level.h) and chosen from at run
+# time, so that one build serves every processor and yet uses the newest ones' vectors.
+CPU_LEVELS = {"any_level": []}
+if platform.machine() in ("x86_64", "AMD64"):
+    CPU_LEVELS = {
+        "any_level": ["-march=x86-64-v2"],
+        "x86_64_v3": ["-march=x86-64-v3"],
+        "x86_64_v4": ["-march=x86-64-v4"],
+    }
 HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
 
 
@@ -136,11 +149,12 @@ class BuildLibraries(build_ext):
         flags = [*DEVICE, *gpu_flags()] if cuda else HOST
         includes = ["-isystem", str(torch / "include")]
         objects = []
-        for source in ext.sources:
-            target = self.objects / Path(source).with_suffix(".o")
+        for source, level in ((source, level) for source in ext.sources for level in levels(source)):
+            target = self.objects / Path(source).with_suffix(f".{level}.o")
             target.parent.mkdir(parents=True, exist_ok=True)
             if self.force or out_of_date(target, [source, *ext.depends]):
-                run([compiler, *flags, *includes, "-c", source, "-o", str(target)])
+                options = [f"-DCPU_LEVEL={level}", *CPU_LEVELS[level]]
+                run([compiler, *flags, *includes, *options, "-c", source, "-o", str(target)])
             objects.append(str(target))
         output.parent.mkdir(parents=True, exist_ok=True)
         libraries = ["-ltorch_cpu", *(["-ltorch_cuda"] if cuda else [])]
@@ -149,6 +163,11 @@ class BuildLibraries(build_ext):
 
 def out_of_date(target: Path, sources: list[str]) -> bool:
     return not target.exists() or target.stat().st_mtime < max(os.path.getmtime(source) for source in sources)
+
+
+def levels(source: str) -> list[str]:
+    """The instruction sets that a source is compiled for."""
+    return list(CPU_LEVELS) if source.endswith("_simd.cpp") else ["any_level"]
 
 
 def gpu_flags() -> list[str]:

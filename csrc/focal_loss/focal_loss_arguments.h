@@ -1,90 +1,47 @@
-// The arguments of the focal loss as the kernels read them: checked, and as pointers with strides.
+// The arguments of the focal loss, checked and made ready for the kernels of either device.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Exception.h>
-#include <torch/headeronly/util/Half.h>
 
 #include <cstdint>
 #include <optional>
-#include <type_traits>
 #include <vector>
 
-#include "../host_device.h"
-#include "../labels.h"
-#include "focal_loss.h"
+#include "focal_loss_level.h"
 
 namespace detkit {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// The type of the arithmetic and of the loss.
-template <typename Scalar>
-using arithmetic_t = std::conditional_t<std::is_same_v<Scalar, double>, double, float>;
+// The type of losses, weights and incoming gradients.
+inline ScalarType loss_type(const std::vector<Tensor>& logits) {
+  return logits[0].scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
 
-// One number for each anchor of each image, [N, A], of any strides; null where an optional tensor is absent.
-template <typename T>
-struct PerAnchor {
-  T* data = nullptr;
-  int64_t image_stride = 0;
-  int64_t anchor_stride = 0;
-
-  HOST_DEVICE T& at(int64_t image, int64_t anchor) const {
-    return data[image * image_stride + anchor * anchor_stride];
+inline ElementType element_type(const Tensor& logits) {
+  switch (logits.scalar_type()) {
+    case ScalarType::Double:
+      return ElementType::float64;
+    case ScalarType::Float:
+      return ElementType::float32;
+    case ScalarType::BFloat16:
+      return ElementType::bfloat16;
+    case ScalarType::Half:
+      return ElementType::float16;
+    default:
+      STD_TORCH_CHECK(false, "sigmoid_focal_loss: logits must be float64, float32, bfloat16 or float16");
   }
-};
-
-// The logits, or their gradients, of one level: [N, A_l, K] of any strides.
-template <typename Scalar>
-struct Level {
-  Scalar* data;
-  int64_t image_stride;
-  int64_t anchor_stride;
-  int64_t class_stride;
-
-  HOST_DEVICE Scalar* row(int64_t image, int64_t anchor) const {
-    return data + image * image_stride + anchor * anchor_stride;
-  }
-};
-
-struct LevelSize {
-  int64_t anchors;
-  int64_t classes;
-  int64_t first_anchor;  // the index in [N, A] of the level's first anchor
-};
-
-template <typename T>
-PerAnchor<T> per_anchor(const Tensor& tensor) {
-  return {static_cast<T*>(tensor.data_ptr()), tensor.stride(0), tensor.stride(1)};
 }
 
-template <typename T>
-PerAnchor<const T> per_anchor(const std::optional<Tensor>& tensor) {
-  return tensor ? per_anchor<const T>(*tensor) : PerAnchor<const T>();
+inline int64_t element_size(ScalarType type) {
+  return type == ScalarType::Double ? sizeof(double) : sizeof(float);
 }
 
-template <typename Scalar>
-Level<Scalar> level_view(const Tensor& level) {
-  return {
-      static_cast<Scalar*>(level.data_ptr()), level.stride(0), level.stride(1), level.stride(2)};
-}
-
-// The weight of an anchor; 0 leaves it out, whatever its logits are.
-template <typename T>
-HOST_DEVICE inline T anchor_weight(
-    int32_t label, PerAnchor<const T> weights, int64_t image, int64_t anchor) {
-  if (label == IGNORE) {
-    return T(0);
-  }
-  return weights.data ? weights.at(image, anchor) : T(1);
-}
-
-inline void check_per_anchor(
-    const Tensor& tensor, const Tensor& labels, ScalarType type, const char* name) {
+inline void check_per_anchor(const Tensor& tensor, const Tensor& labels, ScalarType type, const char* name) {
   STD_TORCH_CHECK(
       tensor.dim() == 2 && tensor.size(0) == labels.size(0) && tensor.size(1) == labels.size(1),
       "sigmoid_focal_loss: ", name, " must have the shape of labels, [N, A]");
@@ -95,9 +52,7 @@ inline void check_per_anchor(
 
 // Refuses what would make a kernel read or write outside its tensors.
 inline void check_arguments(
-    const std::vector<Tensor>& logits,
-    const Tensor& labels,
-    const std::optional<Tensor>& weights) {
+    const std::vector<Tensor>& logits, const Tensor& labels, const std::optional<Tensor>& weights) {
   STD_TORCH_CHECK(!logits.empty(), "sigmoid_focal_loss: there are no levels");
   STD_TORCH_CHECK(labels.dim() == 2, "sigmoid_focal_loss: labels must be [N, A]");
   check_per_anchor(labels, labels, ScalarType::Int, "labels");
@@ -113,46 +68,53 @@ inline void check_arguments(
   }
   STD_TORCH_CHECK(anchors == labels.size(1), "sigmoid_focal_loss: levels and labels differ in anchors");
   if (weights) {
-    const bool wide = logits[0].scalar_type() == ScalarType::Double;
-    check_per_anchor(*weights, labels, wide ? ScalarType::Double : ScalarType::Float, "weights");
+    check_per_anchor(*weights, labels, loss_type(logits), "weights");
   }
 }
 
-// Calls function(Scalar()) with the C++ type of the logits.
-template <typename Function>
-void with_scalar_type(ScalarType type, const Function& function) {
-  switch (type) {
-    case ScalarType::Double:
-      return function(double());
-    case ScalarType::Float:
-      return function(float());
-    case ScalarType::BFloat16:
-      return function(torch::headeronly::BFloat16());
-    case ScalarType::Half:
-      return function(torch::headeronly::Half());
-    default:
-      STD_TORCH_CHECK(false, "sigmoid_focal_loss: logits must be float64, float32, bfloat16 or float16");
-  }
+// The part of a tensor [N, A] that belongs to the level whose first anchor is given.
+inline PerAnchor per_anchor(const Tensor& tensor, int64_t first_anchor) {
+  char* data = static_cast<char*>(tensor.data_ptr());
+  return {
+      data + first_anchor * tensor.stride(1) * element_size(tensor.scalar_type()), tensor.stride(0),
+      tensor.stride(1)};
 }
 
-// Calls function(FocalLoss) with the cheapest form of these parameters.
-template <typename T, typename Function>
-void with_focal_loss(std::optional<double> alpha, double gamma, const Function& function) {
-  const T positive = alpha ? T(*alpha) : T(1);
-  const T negative = alpha ? T(1 - *alpha) : T(1);
-  if (gamma == 0) {
-    function(FocalLoss<T, GammaZero>{positive, negative, {}});
-  } else if (gamma == 2) {
-    function(FocalLoss<T, GammaTwo>{positive, negative, {}});
-  } else {
-    function(FocalLoss<T, GammaAny<T>>{positive, negative, {T(gamma)}});
-  }
+inline PerClass per_class(const Tensor& level) {
+  return {level.data_ptr(), level.stride(0), level.stride(1), level.stride(2)};
 }
 
-// The loss, uninitialised: [N, A] in the type of the arithmetic.
+inline std::vector<FocalLossLevel> read_levels(
+    const std::vector<Tensor>& logits,
+    const Tensor& labels,
+    const std::optional<Tensor>& weights,
+    std::optional<double> alpha,
+    double gamma) {
+  check_arguments(logits, labels, weights);
+  std::vector<FocalLossLevel> levels;
+  int64_t first_anchor = 0;
+  for (const Tensor& level : logits) {
+    levels.push_back(
+        {element_type(level), level.size(0), level.size(1), level.size(2), first_anchor, per_class(level),
+         per_anchor(labels, first_anchor), weights ? per_anchor(*weights, first_anchor) : PerAnchor{},
+         alpha ? *alpha : 1, alpha ? 1 - *alpha : 1, gamma});
+    first_anchor += level.size(1);
+  }
+  return levels;
+}
+
+// The loss, uninitialised: [N, A].
 inline Tensor empty_loss(const std::vector<Tensor>& logits, const Tensor& labels) {
-  const bool wide = logits[0].scalar_type() == ScalarType::Double;
-  return torch::stable::new_empty(labels, labels.sizes(), wide ? ScalarType::Double : ScalarType::Float);
+  return torch::stable::new_empty(labels, labels.sizes(), loss_type(logits));
+}
+
+// The gradient, uninitialised: each level of the strides of its logits.
+inline std::vector<Tensor> empty_gradients(const std::vector<Tensor>& logits) {
+  std::vector<Tensor> gradients;
+  for (const Tensor& level : logits) {
+    gradients.push_back(torch::stable::empty_like(level));
+  }
+  return gradients;
 }
 
 }  // namespace detkit

@@ -1,4 +1,4 @@
-// The arguments of match_anchors, checked, and what both kernels decide from a best IoU.
+// The arguments of match_anchors, checked.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -9,28 +9,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "../host_device.h"
-#include "../labels.h"
 #include "box_iou.h"
 
 namespace detkit {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-struct Thresholds {
-  float foreground;
-  float background;
-};
-
-// What becomes of an anchor whose best IoU is with box `match`; `restored` says that some box has its best
-// IoU with this anchor.
-HOST_DEVICE inline int32_t decide(float best, int32_t match, bool restored, Thresholds thresholds) {
-  if (restored || best >= thresholds.foreground) {
-    return match;
-  }
-  return best < thresholds.background ? BACKGROUND : IGNORE;
-}
 
 inline void check_boxes(const Tensor& boxes, const Tensor& anchors, const char* name) {
   STD_TORCH_CHECK(

@@ -1,108 +1,124 @@
-// Anchor matching on a CPU, in two sweeps that both compute the IoUs they need: the first finds the best IoU
-// of every box, the second matches the anchors. Beside the result only the boxes of one image are held.
+// Anchor matching on a CPU, in two sweeps over all images at once: the first matches every anchor and finds the best IoU
+// of every box, the second looks at the places where such a best can be. The loops are in matching_simd.cpp.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <limits>
 #include <mutex>
+#include <numeric>
 
 #include "matching_arguments.h"
+#include "matching_kernels.h"
 
 namespace detkit {
 namespace {
 
-constexpr int64_t PAIRS_PER_TASK = 65536;
+constexpr int64_t BLOCKS_PER_TASK = 64;
+constexpr int64_t LARGEST_PACK = 16;
 
-// The boxes of one image.
-struct ImageBoxes {
-  const Box* boxes;
-  std::vector<float> areas;
+MatchingKernels kernels() {
+  return at_cpu_level([]<CpuLevel level>() { return matching_kernels<level>(); });
+}
 
-  explicit ImageBoxes(const Tensor& tensor) : boxes(box_data(tensor)) {
-    areas.reserve(tensor.size(0));
-    for (int64_t g = 0; g < tensor.size(0); ++g) {
-      areas.push_back(box_area(boxes[g]));
+// A number that has no common divisor with count; near the golden section, whose multiples spread evenly.
+int64_t coprime_step(int64_t count) {
+  int64_t step = std::max<int64_t>(1, static_cast<int64_t>(0.618 * static_cast<double>(count)));
+  while (std::gcd(step, count) > 1) {
+    ++step;
+  }
+  return step;
+}
+
+// The boxes of one image, and the best IoU of each with any anchor.
+struct Image {
+  int64_t count;
+  int64_t padded;
+  std::vector<float> columns;
+  std::vector<float> best;
+  std::mutex mutex;
+
+  explicit Image(const Tensor& boxes)
+      : count(boxes.size(0)), padded((count + LARGEST_PACK - 1) / LARGEST_PACK * LARGEST_PACK) {
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    for (const float outside : {infinity, infinity, -infinity, -infinity, 0.0f}) {
+      columns.insert(columns.end(), padded, outside);
+    }
+    best.assign(count, 0.0f);
+    const Box* data = box_data(boxes);
+    for (int64_t g = 0; g < count; ++g) {
+      const Box& box = data[g];
+      const float values[] = {box.x1, box.y1, box.x2, box.y2, box_area(box)};
+      for (int64_t column = 0; column < 5; ++column) {
+        columns[column * padded + g] = values[column];
+      }
     }
   }
 
-  int64_t size() const {
-    return static_cast<int64_t>(areas.size());
+  ImageBoxes boxes() const {
+    const float* first = columns.data();
+    return {count, first, first + padded, first + 2 * padded, first + 3 * padded, first + 4 * padded};
+  }
+
+  void raise_best(const std::vector<float>& found) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    std::transform(best.begin(), best.end(), found.begin(), best.begin(), [](float a, float b) {
+      return std::max(a, b);
+    });
   }
 };
 
-// Raises best[g] to the best IoU of box g with the anchors from begin to end.
-void raise_best_of_boxes(
-    const Box* anchors, int64_t begin, int64_t end, const ImageBoxes& image, std::vector<float>& best) {
-  for (int64_t a = begin; a < end; ++a) {
-    const float area = box_area(anchors[a]);
-    for (int64_t g = 0; g < image.size(); ++g) {
-      best[g] = std::max(best[g], box_iou(anchors[a], area, image.boxes[g], image.areas[g]));
+// Calls function(image, begin, end, scratch) for all blocks of all images, from several threads.
+template <typename Function>
+void for_each_range(std::vector<Image>& images, int64_t blocks, const Function& function) {
+  const int64_t total = blocks * static_cast<int64_t>(images.size());
+  torch::stable::parallel_for(0, total, BLOCKS_PER_TASK, [&](int64_t begin, int64_t end) {
+    while (begin < end) {
+      const int64_t index = begin / blocks;
+      const int64_t first = begin % blocks;
+      const int64_t last = std::min(blocks, first + end - begin);
+      std::vector<float> least_iou(images[index].padded, std::numeric_limits<float>::infinity());
+      std::vector<float> zeros(images[index].padded, 0.0f);
+      std::vector<int32_t> candidates(images[index].padded);
+      function(index, first, last, MatchingScratch{least_iou.data(), zeros.data(), candidates.data()});
+      begin += last - first;
     }
-  }
-}
-
-// Matches the anchors from begin to end. best_of_boxes is null without low-quality matches.
-void match_range(
-    const Box* anchors,
-    int64_t begin,
-    int64_t end,
-    const ImageBoxes& image,
-    const float* best_of_boxes,
-    Thresholds thresholds,
-    int32_t* matches) {
-  for (int64_t a = begin; a < end; ++a) {
-    const float area = box_area(anchors[a]);
-    float best = 0.0f;
-    int32_t match = BACKGROUND;
-    bool restored = false;
-    for (int64_t g = 0; g < image.size(); ++g) {
-      const float iou = box_iou(anchors[a], area, image.boxes[g], image.areas[g]);
-      if (iou > 0.0f) {
-        restored |= best_of_boxes && iou == best_of_boxes[g];
-        match = iou > best ? static_cast<int32_t>(g) : match;
-        best = std::max(best, iou);
-      }
-    }
-    matches[a] = decide(best, match, restored, thresholds);
-  }
-}
-
-std::vector<float> best_of_boxes(const Box* anchors, int64_t count, const ImageBoxes& image, int64_t grain) {
-  std::vector<float> best(image.size(), 0.0f);
-  std::mutex mutex;
-  torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
-    std::vector<float> task_best(image.size(), 0.0f);
-    raise_best_of_boxes(anchors, begin, end, image, task_best);
-    const std::lock_guard<std::mutex> lock(mutex);
-    std::transform(best.begin(), best.end(), task_best.begin(), best.begin(), [](float a, float b) {
-      return std::max(a, b);
-    });
   });
-  return best;
 }
 
 Tensor match_anchors_cpu(
-    const Tensor& anchors,
+    const Tensor& anchor_boxes,
     const std::vector<Tensor>& boxes,
     double foreground_iou,
     double background_iou,
     bool low_quality) {
-  check_arguments(anchors, boxes);
-  const Box* data = box_data(anchors);
-  const int64_t count = anchors.size(0);
+  check_arguments(anchor_boxes, boxes);
+  const MatchingKernels use = kernels();
   const Thresholds thresholds{static_cast<float>(foreground_iou), static_cast<float>(background_iou)};
-  Tensor result = empty_matches(anchors, boxes);
+  Tensor result = empty_matches(anchor_boxes, boxes);
   int32_t* matches = static_cast<int32_t*>(result.data_ptr());
-  for (const Tensor& image_boxes : boxes) {
-    const ImageBoxes image(image_boxes);
-    const int64_t grain = std::max<int64_t>(1, PAIRS_PER_TASK / std::max<int64_t>(1, image.size()));
-    std::vector<float> best;
+  const int64_t count = anchor_boxes.size(0);
+  std::vector<AnchorBlock> blocks((count + ANCHORS_PER_BLOCK - 1) / ANCHORS_PER_BLOCK);
+  const int64_t block_count = static_cast<int64_t>(blocks.size());
+  const Anchors anchors{count, box_data(anchor_boxes), block_count, blocks.data(), coprime_step(block_count)};
+  std::vector<Image> images(boxes.begin(), boxes.end());
+  torch::stable::parallel_for(0, block_count, BLOCKS_PER_TASK, [&](int64_t begin, int64_t end) {
+    use.summarise(anchors, begin, end);
+  });
+  for_each_range(images, block_count, [&](int64_t index, int64_t begin, int64_t end, MatchingScratch scratch) {
+    Image& image = images[index];
+    std::vector<float> best(image.count, 0.0f);
+    use.match(
+        anchors, image.boxes(), thresholds, begin, end, low_quality ? best.data() : nullptr, matches + index * count,
+        scratch);
     if (low_quality) {
-      best = best_of_boxes(data, count, image, grain);
+      image.raise_best(best);
     }
-    torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
-      match_range(data, begin, end, image, low_quality ? best.data() : nullptr, thresholds, matches);
+  });
+  if (low_quality) {
+    for_each_range(images, block_count, [&](int64_t index, int64_t begin, int64_t end, MatchingScratch scratch) {
+      use.restore(
+          anchors, images[index].boxes(), begin, end, images[index].best.data(), matches + index * count, scratch);
     });
-    matches += count;
   }
   return result;
 }

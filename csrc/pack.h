@@ -1,0 +1,249 @@
+// As many floats as one register of the instruction set holds, with the operations of arithmetic.h. The formulas are
+// templates and take it for a number: what they say of one logit then happens to 4, 8 or 16. Compilers left to vectorise the
+// loops by themselves do so for some instruction sets and formulas and not for others.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+#include "scalar_types.h"
+
+namespace detkit {
+inline namespace CPU_LEVEL {
+
+struct Pack {
+#if defined(__AVX512F__)
+  static constexpr int64_t size = 16;
+#elif defined(__AVX__)
+  static constexpr int64_t size = 8;
+#else
+  static constexpr int64_t size = 4;
+#endif
+  typedef float Floats __attribute__((vector_size(4 * size)));
+  typedef int32_t Bits __attribute__((vector_size(4 * size)));  // as a mask, all bits of a number or none
+
+
+  Floats floats;
+
+  Pack() = default;
+  Pack(Floats floats) : floats(floats) {}
+  Pack(float value) : floats(value - Floats{}) {}
+
+  friend Pack operator+(Pack a, Pack b) {
+    return a.floats + b.floats;
+  }
+  friend Pack operator-(Pack a, Pack b) {
+    return a.floats - b.floats;
+  }
+  friend Pack operator*(Pack a, Pack b) {
+    return a.floats * b.floats;
+  }
+  friend Pack operator/(Pack a, Pack b) {
+    return a.floats / b.floats;
+  }
+  friend Pack operator-(Pack a) {
+    return -a.floats;
+  }
+  friend Bits operator<(Pack a, Pack b) {
+    return a.floats < b.floats;
+  }
+  friend Bits operator>(Pack a, Pack b) {
+    return a.floats > b.floats;
+  }
+};
+
+inline Pack select(Pack::Bits mask, Pack yes, Pack no) {
+  return mask ? yes.floats : no.floats;
+}
+
+// One bit for each lane.
+inline uint32_t mask_bits(Pack::Bits mask) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask((__m512i)mask);
+#elif defined(__AVX__)
+  return static_cast<uint32_t>(_mm256_movemask_ps((__m256)mask));
+#else
+  uint32_t bits = 0;
+  for (int64_t lane = 0; lane < Pack::size; ++lane) {
+    bits |= uint32_t(mask[lane] & 1) << lane;
+  }
+  return bits;
+#endif
+}
+
+inline bool all(Pack::Bits mask) {
+  return mask_bits(mask) == (1u << Pack::size) - 1;
+}
+
+inline Pack multiply_add(Pack a, Pack b, Pack c) {
+#if defined(__AVX512F__)
+  return Pack::Floats(_mm512_fmadd_ps(a.floats, b.floats, c.floats));
+#elif defined(__FMA__)
+  return Pack::Floats(_mm256_fmadd_ps(a.floats, b.floats, c.floats));
+#else
+  return a * b + c;
+#endif
+}
+
+inline Pack greater(Pack a, Pack b) {
+#if defined(__AVX512F__)
+  return Pack::Floats(_mm512_max_ps(a.floats, b.floats));
+#elif defined(__AVX__)
+  return Pack::Floats(_mm256_max_ps(a.floats, b.floats));
+#else
+  return a.floats > b.floats ? a.floats : b.floats;
+#endif
+}
+
+inline Pack lesser(Pack a, Pack b) {
+#if defined(__AVX512F__)
+  return Pack::Floats(_mm512_min_ps(a.floats, b.floats));
+#elif defined(__AVX__)
+  return Pack::Floats(_mm256_min_ps(a.floats, b.floats));
+#else
+  return a.floats < b.floats ? a.floats : b.floats;
+#endif
+}
+
+inline Pack negative_magnitude(Pack x) {
+  return Pack::Floats(Pack::Bits(x.floats) | INT32_MIN);
+}
+
+inline Pack scale_by_power_of_two(Pack x, Pack exponent) {
+  return Pack::Floats(Pack::Bits(x.floats) + (Pack::Bits(exponent.floats) << 23));
+}
+
+// What a loop over numbers in memory takes at a time: a pack of floats, or one double.
+template <typename T>
+struct Lanes;
+
+template <>
+struct Lanes<float> {
+  using type = Pack;
+  static constexpr int64_t count = Pack::size;
+};
+
+template <>
+struct Lanes<double> {
+  using type = double;
+  static constexpr int64_t count = 1;
+};
+
+// As many numbers as there are lanes, of any scalar type.
+inline Pack load_lanes(const float* values) {
+  Pack::Floats floats;
+  std::memcpy(&floats, values, sizeof(floats));
+  return floats;
+}
+
+inline double load_lanes(const double* values) {
+  return *values;
+}
+
+inline Pack load_lanes(const BFloat16* values) {
+#if defined(__AVX512F__)
+  return Pack::Floats(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)values)), 16));
+#elif defined(__AVX2__)
+  return Pack::Floats(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)values)), 16));
+#else
+  Pack::Bits bits;
+  for (int64_t lane = 0; lane < Pack::size; ++lane) {
+    bits[lane] = values[lane].bits << 16;
+  }
+  return Pack::Floats(bits);
+#endif
+}
+
+inline Pack load_lanes(const Half* values) {
+  float floats[Pack::size];
+#pragma omp simd
+  for (int64_t lane = 0; lane < Pack::size; ++lane) {
+    floats[lane] = widen(values[lane]);
+  }
+  return load_lanes(floats);
+}
+
+inline void store_lanes(Pack pack, float* values) {
+  std::memcpy(values, &pack.floats, sizeof(pack.floats));
+}
+
+inline void store_lanes(double value, double* values) {
+  *values = value;
+}
+
+// narrow() of scalar_types.h in vectors; NaN becomes the usual one.
+inline void store_lanes(Pack pack, BFloat16* values) {
+  const Pack::Bits bits = Pack::Bits(pack.floats);
+  const Pack::Bits rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  const Pack::Bits kept = pack.floats != pack.floats ? Pack::Bits{} + 0x7fc0 : rounded;
+#if defined(__AVX512F__)
+  _mm256_storeu_si256((__m256i*)values, _mm512_cvtepi32_epi16((__m512i)kept));
+#elif defined(__AVX2__)
+  const Pack::Bits low = kept & 0xffff;
+  const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128((__m256i)low), _mm256_extracti128_si256((__m256i)low, 1));
+  _mm_storeu_si128((__m128i*)values, halves);
+#else
+  for (int64_t lane = 0; lane < Pack::size; ++lane) {
+    values[lane].bits = static_cast<uint16_t>(kept[lane]);
+  }
+#endif
+}
+
+inline void store_lanes(Pack pack, Half* values) {
+  float floats[Pack::size];
+  store_lanes(pack, floats);
+#pragma omp simd
+  for (int64_t lane = 0; lane < Pack::size; ++lane) {
+    narrow(floats[lane], values[lane]);
+  }
+}
+
+inline float greatest_lane(Pack pack) {
+  float floats[Pack::size];
+  std::memcpy(floats, &pack.floats, sizeof(floats));
+  float greatest = floats[0];
+  for (int64_t lane = 1; lane < Pack::size; ++lane) {
+    greatest = floats[lane] > greatest ? floats[lane] : greatest;
+  }
+  return greatest;
+}
+
+// The sum of all lanes, always added in the same order.
+inline float sum_lanes(Pack pack) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps(pack.floats);
+#else
+  float floats[Pack::size];
+  store_lanes(pack, floats);
+  for (int64_t half = Pack::size / 2; half > 0; half /= 2) {
+    for (int64_t lane = 0; lane < half; ++lane) {
+      floats[lane] += floats[lane + half];
+    }
+  }
+  return floats[0];
+#endif
+}
+
+inline double sum_lanes(double value) {
+  return value;
+}
+
+// The last `count` lanes; 0 in the others.
+inline Pack last_lanes(Pack pack, int64_t count) {
+  Pack::Bits lane;
+  for (int64_t index = 0; index < Pack::size; ++index) {
+    lane[index] = static_cast<int32_t>(index);
+  }
+  return select(lane >= static_cast<int32_t>(Pack::size - count), pack, Pack(0.0f));
+}
+
+inline double last_lanes(double value, int64_t) {
+  return value;
+}
+
+}  // namespace CPU_LEVEL
+}  // namespace detkit
