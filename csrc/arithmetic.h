@@ -20,9 +20,13 @@ HOST_DEVICE inline bool all(bool condition) {
   return condition;
 }
 
-// The greater and the lesser one; b where either is NaN.
+// The greater and the lesser one. Where either is NaN, b; on a GPU the other one, which is one instruction.
 HOST_DEVICE inline float greater(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return fmaxf(a, b);
+#else
   return a > b ? a : b;
+#endif
 }
 
 HOST_DEVICE inline double greater(double a, double b) {
@@ -30,7 +34,11 @@ HOST_DEVICE inline double greater(double a, double b) {
 }
 
 HOST_DEVICE inline float lesser(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return fminf(a, b);
+#else
   return a < b ? a : b;
+#endif
 }
 
 // a * b + c, in one rounding where the processor has that. Nothing else is contracted.

@@ -1,4 +1,4 @@
-// What every CUDA launch needs: the current stream, and a grid that fits.
+// What every CUDA launch needs: the current stream, and the shape of blocks.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -6,14 +6,14 @@
 #include <torch/csrc/stable/macros.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <algorithm>
 #include <cstdint>
 
 namespace detkit {
 
 constexpr int THREADS_PER_BLOCK = 256;
 constexpr int THREADS_PER_WARP = 32;
-constexpr int64_t MOST_BLOCKS = 1 << 20;
+constexpr uint32_t ALL_LANES = 0xffffffff;
+constexpr int64_t MOST_BLOCKS = INT32_MAX;  // that a grid's first dimension has; the others have 65,535
 
 // The stream that torch uses at present on the tensor's device.
 inline cudaStream_t current_stream(const torch::stable::Tensor& tensor) {
@@ -22,10 +22,9 @@ inline cudaStream_t current_stream(const torch::stable::Tensor& tensor) {
   return static_cast<cudaStream_t>(stream);
 }
 
-// Blocks for so many threads; kernels stride over what is left.
-inline unsigned blocks_for(int64_t threads) {
-  return static_cast<unsigned>(
-      std::min(MOST_BLOCKS, (threads + THREADS_PER_BLOCK - 1) / THREADS_PER_BLOCK));
+// How many parts of a size cover a whole.
+inline int64_t parts(int64_t whole, int64_t size) {
+  return (whole + size - 1) / size;
 }
 
 }  // namespace detkit

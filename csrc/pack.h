@@ -27,6 +27,8 @@ struct Pack {
   typedef int32_t Bits __attribute__((vector_size(4 * size)));  // as a mask, all bits of a number or none
 
 
+  typedef uint32_t Unsigned __attribute__((vector_size(4 * size)));
+
   Floats floats;
 
   Pack() = default;
@@ -145,17 +147,12 @@ inline double load_lanes(const double* values) {
 }
 
 inline Pack load_lanes(const BFloat16* values) {
-#if defined(__AVX512F__)
-  return Pack::Floats(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)values)), 16));
-#elif defined(__AVX2__)
-  return Pack::Floats(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)values)), 16));
-#else
-  Pack::Bits bits;
+  float floats[Pack::size];
+#pragma omp simd
   for (int64_t lane = 0; lane < Pack::size; ++lane) {
-    bits[lane] = values[lane].bits << 16;
+    floats[lane] = widen(values[lane]);
   }
-  return Pack::Floats(bits);
-#endif
+  return load_lanes(floats);
 }
 
 inline Pack load_lanes(const Half* values) {
@@ -175,22 +172,13 @@ inline void store_lanes(double value, double* values) {
   *values = value;
 }
 
-// narrow() of scalar_types.h in vectors; NaN becomes the usual one.
 inline void store_lanes(Pack pack, BFloat16* values) {
-  const Pack::Bits bits = Pack::Bits(pack.floats);
-  const Pack::Bits rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-  const Pack::Bits kept = pack.floats != pack.floats ? Pack::Bits{} + 0x7fc0 : rounded;
-#if defined(__AVX512F__)
-  _mm256_storeu_si256((__m256i*)values, _mm512_cvtepi32_epi16((__m512i)kept));
-#elif defined(__AVX2__)
-  const Pack::Bits low = kept & 0xffff;
-  const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128((__m256i)low), _mm256_extracti128_si256((__m256i)low, 1));
-  _mm_storeu_si128((__m128i*)values, halves);
-#else
+  float floats[Pack::size];
+  store_lanes(pack, floats);
+#pragma omp simd
   for (int64_t lane = 0; lane < Pack::size; ++lane) {
-    values[lane].bits = static_cast<uint16_t>(kept[lane]);
+    narrow(floats[lane], values[lane]);
   }
-#endif
 }
 
 inline void store_lanes(Pack pack, Half* values) {
@@ -210,6 +198,27 @@ inline float greatest_lane(Pack pack) {
     greatest = floats[lane] > greatest ? floats[lane] : greatest;
   }
   return greatest;
+}
+
+// Two packs of neighbouring numbers, every other one of them: so BFloat16 becomes float and back in place.
+struct PackPair {
+  Pack even;
+  Pack odd;
+};
+
+inline PackPair load_pair(const BFloat16* values) {
+  Pack::Unsigned words;
+  std::memcpy(&words, values, sizeof(words));
+  return {Pack::Floats(words << 16), Pack::Floats(words & 0xffff0000)};
+}
+
+// Rounds to nearest, ties away from zero: that takes one addition, and no NaN that arithmetic makes or that was widened
+// from a BFloat16 overflows by it.
+inline void store_pair(PackPair pair, BFloat16* values) {
+  const Pack::Unsigned even = Pack::Unsigned(pair.even.floats);
+  const Pack::Unsigned odd = Pack::Unsigned(pair.odd.floats);
+  const Pack::Unsigned words = ((even + 0x8000) >> 16) | ((odd + 0x8000) & 0xffff0000);
+  std::memcpy(values, &words, sizeof(words));
 }
 
 // The sum of all lanes, always added in the same order.

@@ -52,12 +52,5 @@ HOST_DEVICE inline double log1p_unit(double x) {
   return std::log1p(x);
 }
 
-#ifdef __CUDA_ARCH__
-// The GPU's own exponential: one instruction after a product.
-__device__ inline float exp_nonpositive(float x) {
-  return __expf(x);
-}
-#endif
-
 }  // namespace CPU_LEVEL
 }  // namespace detkit

@@ -17,31 +17,43 @@ FocalLossKernels kernels() {
   return at_cpu_level([]<CpuLevel level>() { return focal_loss_kernels<level>(); });
 }
 
-// Calls function(range, scratch) for all anchors of a level, from several threads.
+// Calls function(index of level, range, scratch) for all anchors, from several threads. All levels are shared out at
+// once: each time that threads wait for one another costs as much as a thousand anchors.
 template <typename Function>
-void for_each_range(const FocalLossLevel& level, const Function& function) {
-  const int64_t grain = std::max<int64_t>(1, ELEMENTS_PER_TASK / std::max<int64_t>(1, level.classes));
-  torch::stable::parallel_for(0, level.images * level.anchors, grain, [&](int64_t begin, int64_t end) {
-    std::vector<double> scratch(focal_loss_scratch(level.classes) / sizeof(double));
-    while (begin < end) {
-      const int64_t image = begin / level.anchors;
-      const int64_t first = begin % level.anchors;
-      const int64_t last = std::min(level.anchors, first + end - begin);
-      function(AnchorRange{image, first, last}, scratch.data());
-      begin += last - first;
+void for_each_range(const std::vector<FocalLossLevel>& levels, const Function& function) {
+  const int64_t classes = levels[0].classes;
+  const int64_t images = levels[0].images;
+  const int64_t total = images * (levels.back().first_anchor + levels.back().anchors);
+  const int64_t grain = std::max<int64_t>(1, ELEMENTS_PER_TASK / std::max<int64_t>(1, classes));
+  torch::stable::parallel_for(0, total, grain, [&](int64_t begin, int64_t end) {
+    std::vector<double> scratch(focal_loss_scratch(classes) / sizeof(double));
+    for (size_t index = 0; index < levels.size(); ++index) {
+      const FocalLossLevel& level = levels[index];
+      const int64_t start = images * level.first_anchor;
+      int64_t row = std::max(begin, start);
+      const int64_t last = std::min(end, start + images * level.anchors);
+      while (row < last) {
+        const int64_t image = (row - start) / level.anchors;
+        const int64_t first = (row - start) % level.anchors;
+        const int64_t count = std::min(level.anchors - first, last - row);
+        function(index, AnchorRange{image, first, first + count}, scratch.data());
+        row += count;
+      }
     }
   });
 }
 
-void refuse_unknown_label(const FocalLossLevel& level) {
-  for (int64_t image = 0; image < level.images; ++image) {
-    for (int64_t anchor = 0; anchor < level.anchors; ++anchor) {
-      const int32_t label = at<const int32_t>(level.labels, image, anchor);
-      STD_TORCH_CHECK(
-          known_label(label, level.classes),
-          "sigmoid_focal_loss: labels[", image, ", ", level.first_anchor + anchor, "] is ", label,
-          "; expected a class index from 0 to ", level.classes - 1, ", BACKGROUND (", BACKGROUND,
-          ") or IGNORE (", IGNORE, ")");
+void refuse_unknown_label(const std::vector<FocalLossLevel>& levels) {
+  for (const FocalLossLevel& level : levels) {
+    for (int64_t image = 0; image < level.images; ++image) {
+      for (int64_t anchor = 0; anchor < level.anchors; ++anchor) {
+        const int32_t label = at<const int32_t>(level.labels, image, anchor);
+        STD_TORCH_CHECK(
+            known_label(label, level.classes),
+            "sigmoid_focal_loss: labels[", image, ", ", level.first_anchor + anchor, "] is ", label,
+            "; expected a class index from 0 to ", level.classes - 1, ", BACKGROUND (", BACKGROUND,
+            ") or IGNORE (", IGNORE, ")");
+      }
     }
   }
 }
@@ -55,17 +67,15 @@ Tensor focal_loss_cpu(
   const std::vector<FocalLossLevel> levels = read_levels(logits, labels, weights, alpha, gamma);
   const FocalLossKernels use = kernels();
   Tensor loss = empty_loss(logits, labels);
-  for (const FocalLossLevel& level : levels) {
-    const PerAnchor level_loss = per_anchor(loss, level.first_anchor);
-    std::atomic<bool> known = true;
-    for_each_range(level, [&](AnchorRange range, void* scratch) {
-      if (!use.loss(level, range, level_loss, scratch)) {
-        known = false;
-      }
-    });
-    if (!known) {
-      refuse_unknown_label(level);
+  std::atomic<bool> known = true;
+  for_each_range(levels, [&](size_t index, AnchorRange range, void* scratch) {
+    const FocalLossLevel& level = levels[index];
+    if (!use.loss(level, range, per_anchor(loss, level.first_anchor), scratch)) {
+      known = false;
     }
+  });
+  if (!known) {
+    refuse_unknown_label(levels);
   }
   return loss;
 }
@@ -81,14 +91,10 @@ std::vector<Tensor> focal_loss_backward_cpu(
   check_per_anchor(grad, labels, loss_type(logits), "gradients");
   const FocalLossKernels use = kernels();
   std::vector<Tensor> gradients = empty_gradients(logits);
-  for (size_t index = 0; index < levels.size(); ++index) {
+  for_each_range(levels, [&](size_t index, AnchorRange range, void* scratch) {
     const FocalLossLevel& level = levels[index];
-    const PerAnchor level_grad = per_anchor(grad, level.first_anchor);
-    const PerClass gradient = per_class(gradients[index]);
-    for_each_range(level, [&](AnchorRange range, void* scratch) {
-      use.gradient(level, range, level_grad, gradient, scratch);
-    });
-  }
+    use.gradient(level, range, per_anchor(grad, level.first_anchor), per_class(gradients[index]), scratch);
+  });
   return gradients;
 }
 

@@ -27,10 +27,10 @@ struct FocalLossKernels {
 template <CpuLevel level>
 FocalLossKernels focal_loss_kernels();
 
-// Elements of a tile, which is what is gathered and worked on at a time: several anchors, and few enough for the
-// first-level cache but for very many classes.
+// Elements of a tile, which is what is looked at, gathered and worked on at a time: more than one anchor, and few enough
+// that memory is read while the processor computes, not before.
 constexpr int64_t focal_loss_tile(int64_t classes) {
-  return classes > 1024 ? 2 * classes : 2048;
+  return classes > 256 ? 2 * classes : 512;
 }
 
 // Bytes of scratch memory that the kernels need: two tiles.

@@ -13,8 +13,30 @@ namespace detkit {
 inline namespace CPU_LEVEL {
 namespace {
 
-// How the loops treat an anchor.
-enum class Kind { skipped, in_place, gathered };
+// Whether every logit of an anchor is below EASY_LOGIT, so that the short formulas hold. It is asked of whole anchors:
+// among mixed logits, a branch for each pack would be mispredicted too often.
+template <typename Scalar>
+bool easy(const Scalar* logits, int64_t classes) {
+  Pack::Bits below = Pack::Bits{} - 1;
+  int64_t k = 0;
+  if constexpr (std::is_same_v<Scalar, BFloat16>) {
+    for (; k + 2 * Pack::size <= classes; k += 2 * Pack::size) {
+      const PackPair pair = load_pair(logits + k);
+      below &= (pair.even < Pack(EASY_LOGIT)) & (pair.odd < Pack(EASY_LOGIT));
+    }
+  }
+  for (; k + Pack::size <= classes; k += Pack::size) {
+    below &= load_lanes(logits + k) < Pack(EASY_LOGIT);
+  }
+  if (k < classes) {
+    below &= load_lanes(logits + classes - Pack::size) < Pack(EASY_LOGIT);
+  }
+  return all(below);
+}
+
+// How the loops treat an anchor. In place, all its logits have the same formula: it is background, easy_in_place where
+// every logit is below EASY_LOGIT.
+enum class Kind { skipped, easy_in_place, in_place, gathered };
 
 // The anchors of one image and level, with their types.
 template <typename Scalar>
@@ -24,12 +46,14 @@ struct Anchors {
 
   const FocalLossLevel& level;
   int64_t image;
+  bool has_easy_form;
   T* widened;  // a tile of logits, and
   T* results;  // of what comes of them
 
-  Anchors(const FocalLossLevel& level, int64_t image, void* scratch)
+  Anchors(const FocalLossLevel& level, int64_t image, bool has_easy_form, void* scratch)
       : level(level),
         image(image),
+        has_easy_form(has_easy_form),
         widened(static_cast<T*>(scratch)),
         results(widened + focal_loss_tile(level.classes)) {}
 
@@ -49,25 +73,35 @@ struct Anchors {
     return row<Scalar>(level.logits, image, anchor);
   }
 
-  // Background alone is treated in place: there, every class has the same formula.
   Kind kind(int64_t anchor) const {
     if (weight(anchor) == T(0)) {
       return Kind::skipped;
     }
-    const bool side_by_side = level.logits.class_stride == 1 && level.classes >= LANES;
-    return side_by_side && !positive(anchor) ? Kind::in_place : Kind::gathered;
+    if (positive(anchor) || level.logits.class_stride != 1 || level.classes < LANES) {
+      return Kind::gathered;
+    }
+    if constexpr (std::is_same_v<T, float>) {
+      if (has_easy_form && easy(logits(anchor), level.classes)) {
+        return Kind::easy_in_place;
+      }
+    }
+    return Kind::in_place;
   }
 
-  // The end of the anchors from `begin` on that are of its kind, at most a tile of them.
-  int64_t end_of_run(int64_t begin, int64_t end) const {
+  // Calls function(run, kind) for all anchors of a range, a run being neighbours of one kind, at most a tile of them.
+  template <typename Function>
+  void for_each_run(AnchorRange range, const Function& function) const {
     const int64_t most = focal_loss_tile(level.classes) / (level.classes > 0 ? level.classes : 1) - 1;
-    const int64_t limit = end - begin < most ? end : begin + most;
-    const Kind wanted = kind(begin);
-    int64_t anchor = begin + 1;
-    while (anchor < limit && kind(anchor) == wanted) {
-      ++anchor;
+    Kind next = range.begin < range.end ? kind(range.begin) : Kind::skipped;
+    for (int64_t begin = range.begin, end; begin < range.end; begin = end) {
+      const Kind wanted = next;
+      const int64_t limit = range.end - begin < most ? range.end : begin + most;
+      end = begin + 1;
+      while (end < range.end && (next = kind(end)) == wanted && end < limit) {
+        ++end;
+      }
+      function(AnchorRange{range.image, begin, end}, wanted);
     }
-    return anchor;
   }
 
   // Fills `widened` with the logits of a run, one anchor's after another's, and `results` with formula(logit).
@@ -94,33 +128,17 @@ T of_one(const Formula& formula, T logit) {
   return lanes[0];
 }
 
-// Calls function(start) for every pack of the classes of an anchor; the last starts earlier where they don't divide.
-template <typename T, typename Function>
-void for_each_pack(int64_t classes, const Function& function) {
-  constexpr int64_t lanes = Lanes<T>::count;
-  int64_t k = 0;
-  for (; k + lanes <= classes; k += lanes) {
-    function(k);
-  }
-  if (k < classes) {
-    function(classes - lanes);
-  }
-}
-
-// Whether every logit of an anchor is below EASY_LOGIT, so that the short formulas hold. It is asked for all together:
-// among mixed logits, a branch for each pack would be mispredicted too often.
-template <typename Scalar>
-bool easy(const Scalar* logits, int64_t classes) {
-  Pack::Bits below = Pack::Bits{} - 1;
-  for_each_pack<float>(classes, [&](int64_t k) { below &= load_lanes(logits + k) < Pack(EASY_LOGIT); });
-  return all(below);
-}
-
 template <typename Scalar, typename Formula, typename T = arithmetic_t<Scalar>>
 T sum_in_place(const Scalar* logits, int64_t classes, const Formula& formula) {
   constexpr int64_t lanes = Lanes<T>::count;
   auto total = typename Lanes<T>::type(T(0));
   int64_t k = 0;
+  if constexpr (std::is_same_v<Scalar, BFloat16>) {
+    for (; k + 2 * lanes <= classes; k += 2 * lanes) {
+      const PackPair pair = load_pair(logits + k);
+      total = total + (formula(pair.even) + formula(pair.odd));
+    }
+  }
   for (; k + lanes <= classes; k += lanes) {
     total = total + formula(load_lanes(logits + k));
   }
@@ -128,16 +146,6 @@ T sum_in_place(const Scalar* logits, int64_t classes, const Formula& formula) {
     total = total + last_lanes(formula(load_lanes(logits + classes - lanes)), classes - k);
   }
   return sum_lanes(total);
-}
-
-template <typename Scalar, typename Focal, typename T = arithmetic_t<Scalar>>
-T loss_in_place(const Scalar* logits, int64_t classes, const Focal& focal) {
-  if constexpr (Focal::has_easy_form) {
-    if (easy(logits, classes)) {
-      return sum_in_place(logits, classes, [&](auto logit) { return focal.easy_loss(logit); });
-    }
-  }
-  return sum_in_place(logits, classes, [&](auto logit) { return focal.negative_loss(logit); });
 }
 
 template <typename Scalar, typename Focal>
@@ -164,30 +172,40 @@ void gathered_losses(const Anchors<Scalar>& anchors, AnchorRange run, const Foca
   }
 }
 
-template <typename Scalar, typename Focal>
-void run_losses(const Anchors<Scalar>& anchors, AnchorRange run, const Focal& focal, const PerAnchor& loss) {
+template <typename Scalar, typename Formula>
+void losses_in_place(const Anchors<Scalar>& anchors, AnchorRange run, const Formula& formula, const PerAnchor& loss) {
   using T = arithmetic_t<Scalar>;
-  const Kind kind = anchors.kind(run.begin);
-  if (kind == Kind::gathered) {
-    return gathered_losses(anchors, run, focal, loss);
-  }
   for (int64_t anchor = run.begin; anchor < run.end; ++anchor) {
-    T& result = at<T>(loss, run.image, anchor);
-    if (kind == Kind::skipped) {
-      result = T(0);
-    } else {
-      const T scale = anchors.weight(anchor) * T(anchors.level.negative_factor);
-      result = scale * loss_in_place(anchors.logits(anchor), anchors.level.classes, focal);
-    }
+    const T scale = anchors.weight(anchor) * T(anchors.level.negative_factor);
+    at<T>(loss, run.image, anchor) = scale * sum_in_place(anchors.logits(anchor), anchors.level.classes, formula);
   }
 }
 
 template <typename Scalar, typename Focal>
-bool all_losses(const Anchors<Scalar>& anchors, AnchorRange range, const Focal& focal, const PerAnchor& loss) {
-  for (int64_t begin = range.begin, end; begin < range.end; begin = end) {
-    end = anchors.end_of_run(begin, range.end);
-    run_losses(anchors, {range.image, begin, end}, focal, loss);
+void run_losses(
+    const Anchors<Scalar>& anchors, AnchorRange run, Kind kind, const Focal& focal, const PerAnchor& loss) {
+  switch (kind) {
+    case Kind::easy_in_place:
+      if constexpr (Focal::has_easy_form) {
+        losses_in_place(anchors, run, [&](auto logit) { return focal.easy_loss(logit); }, loss);
+      }
+      break;
+    case Kind::in_place:
+      losses_in_place(anchors, run, [&](auto logit) { return focal.negative_loss(logit); }, loss);
+      break;
+    case Kind::gathered:
+      gathered_losses(anchors, run, focal, loss);
+      break;
+    case Kind::skipped:
+      for (int64_t anchor = run.begin; anchor < run.end; ++anchor) {
+        at<arithmetic_t<Scalar>>(loss, run.image, anchor) = 0;
+      }
   }
+}
+
+// Makes the loss of labels that are none NaN; false if there are any.
+template <typename Scalar>
+bool mark_unknown_labels(const Anchors<Scalar>& anchors, AnchorRange range, const PerAnchor& loss) {
   bool known = true;
   for (int64_t anchor = range.begin; anchor < range.end; ++anchor) {
     if (!known_label(anchors.label(anchor), anchors.level.classes)) {
@@ -204,19 +222,24 @@ struct Gradients {
   const PerClass& gradient;
 };
 
-template <typename Scalar, typename Focal, typename T = arithmetic_t<Scalar>>
-void gradient_in_place(const Scalar* logits, int64_t classes, T scale, const Focal& focal, Scalar* gradient) {
+// gradient[k] = scale * formula(logits[k])
+template <typename Scalar, typename Formula, typename T>
+void scale_in_place(const Scalar* logits, int64_t classes, T scale, const Formula& formula, Scalar* gradient) {
+  constexpr int64_t lanes = Lanes<T>::count;
   const auto factor = typename Lanes<T>::type(scale);
-  if constexpr (Focal::has_easy_form) {
-    if (easy(logits, classes)) {
-      return for_each_pack<T>(classes, [&](int64_t k) {
-        store_lanes(factor * focal.easy_slope(load_lanes(logits + k)), gradient + k);
-      });
+  int64_t k = 0;
+  if constexpr (std::is_same_v<Scalar, BFloat16>) {
+    for (; k + 2 * lanes <= classes; k += 2 * lanes) {
+      const PackPair pair = load_pair(logits + k);
+      store_pair({factor * formula(pair.even), factor * formula(pair.odd)}, gradient + k);
     }
   }
-  for_each_pack<T>(classes, [&](int64_t k) {
-    store_lanes(factor * focal.negative_slope(load_lanes(logits + k)), gradient + k);
-  });
+  for (; k + lanes <= classes; k += lanes) {
+    store_lanes(factor * formula(load_lanes(logits + k)), gradient + k);
+  }
+  if (k < classes) {
+    store_lanes(factor * formula(load_lanes(logits + classes - lanes)), gradient + classes - lanes);
+  }
 }
 
 template <typename Scalar, typename Focal>
@@ -240,25 +263,39 @@ void gathered_gradients(const Anchors<Scalar>& anchors, AnchorRange run, const F
   }
 }
 
-template <typename Scalar, typename Focal>
-void run_gradients(const Anchors<Scalar>& anchors, AnchorRange run, const Focal& focal, Gradients to) {
+template <typename Scalar, typename Formula>
+void gradients_in_place(const Anchors<Scalar>& anchors, AnchorRange run, const Formula& formula, Gradients to) {
   using T = arithmetic_t<Scalar>;
-  const FocalLossLevel& level = anchors.level;
-  const Kind kind = anchors.kind(run.begin);
-  if (kind == Kind::gathered || (kind == Kind::in_place && to.gradient.class_stride != 1)) {
-    return gathered_gradients(anchors, run, focal, to);
-  }
   for (int64_t anchor = run.begin; anchor < run.end; ++anchor) {
+    const T scale =
+        anchors.weight(anchor) * T(anchors.level.negative_factor) * at<const T>(to.grad, run.image, anchor);
     Scalar* gradient = row<Scalar>(to.gradient, run.image, anchor);
-    if (kind == Kind::in_place) {
-      const T scale =
-          anchors.weight(anchor) * T(level.negative_factor) * at<const T>(to.grad, run.image, anchor);
-      gradient_in_place(anchors.logits(anchor), level.classes, scale, focal, gradient);
-    } else {
-      for (int64_t k = 0; k < level.classes; ++k) {
-        narrow(T(0), gradient[k * to.gradient.class_stride]);
+    scale_in_place(anchors.logits(anchor), anchors.level.classes, scale, formula, gradient);
+  }
+}
+
+template <typename Scalar, typename Focal>
+void run_gradients(
+    const Anchors<Scalar>& anchors, AnchorRange run, Kind kind, const Focal& focal, Gradients to) {
+  switch (to.gradient.class_stride == 1 || kind == Kind::skipped ? kind : Kind::gathered) {
+    case Kind::easy_in_place:
+      if constexpr (Focal::has_easy_form) {
+        gradients_in_place(anchors, run, [&](auto logit) { return focal.easy_slope(logit); }, to);
       }
-    }
+      break;
+    case Kind::in_place:
+      gradients_in_place(anchors, run, [&](auto logit) { return focal.negative_slope(logit); }, to);
+      break;
+    case Kind::gathered:
+      gathered_gradients(anchors, run, focal, to);
+      break;
+    case Kind::skipped:
+      for (int64_t anchor = run.begin; anchor < run.end; ++anchor) {
+        Scalar* gradient = row<Scalar>(to.gradient, run.image, anchor);
+        for (int64_t k = 0; k < anchors.level.classes; ++k) {
+          narrow(arithmetic_t<Scalar>(0), gradient[k * to.gradient.class_stride]);
+        }
+      }
   }
 }
 
@@ -282,7 +319,7 @@ void with_types(const FocalLossLevel& level, int64_t image, void* scratch, const
   with_element_type(level.type, [&](auto scalar) {
     using Scalar = decltype(scalar);
     with_focal_loss<typename Lanes<arithmetic_t<Scalar>>::type>(level.gamma, [&](const auto& focal) {
-      function(Anchors<Scalar>(level, image, scratch), focal);
+      function(Anchors<Scalar>(level, image, focal.has_easy_form, scratch), focal);
     });
   });
 }
@@ -290,7 +327,9 @@ void with_types(const FocalLossLevel& level, int64_t image, void* scratch, const
 bool range_loss(const FocalLossLevel& level, AnchorRange range, const PerAnchor& loss, void* scratch) {
   bool known = true;
   with_types(level, range.image, scratch, [&](const auto& anchors, const auto& focal) {
-    known = all_losses(anchors, range, focal, loss);
+    anchors.for_each_run(
+        range, [&](AnchorRange run, Kind kind) { run_losses(anchors, run, kind, focal, loss); });
+    known = mark_unknown_labels(anchors, range, loss);
   });
   return known;
 }
@@ -298,10 +337,9 @@ bool range_loss(const FocalLossLevel& level, AnchorRange range, const PerAnchor&
 void range_gradient(
     const FocalLossLevel& level, AnchorRange range, const PerAnchor& grad, const PerClass& gradient, void* scratch) {
   with_types(level, range.image, scratch, [&](const auto& anchors, const auto& focal) {
-    for (int64_t begin = range.begin, end; begin < range.end; begin = end) {
-      end = anchors.end_of_run(begin, range.end);
-      run_gradients(anchors, {range.image, begin, end}, focal, {grad, gradient});
-    }
+    anchors.for_each_run(range, [&](AnchorRange run, Kind kind) {
+      run_gradients(anchors, run, kind, focal, {grad, gradient});
+    });
   });
 }
 
