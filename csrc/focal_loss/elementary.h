@@ -9,8 +9,8 @@
 namespace detkit {
 inline namespace CPU_LEVEL {
 
-// c[0] + c[1] x + ... + c[5] x^5. By Estrin's scheme: what limits the loops is how long one result waits for another.
-// All polynomials here are minimax in relative error.
+// c[0] + c[1] x + c[2] x^2 + ... By Estrin's scheme: what limits the loops is how long one result waits for another. All
+// polynomials here are minimax in relative error.
 template <typename T>
 HOST_DEVICE inline T polynomial(T x, const float (&c)[6]) {
   const T x2 = x * x;
@@ -20,17 +20,33 @@ HOST_DEVICE inline T polynomial(T x, const float (&c)[6]) {
   return multiply_add(x2 * x2, third, multiply_add(x2, second, first));
 }
 
-// exp(x) for x <= 0, as 2^n 2^f with |f| <= 1/2; 1.6e-38 where it would be smaller. NaN stays NaN. The relative error
-// is below 3e-7, and 2e-8 more for each unit of |x|.
 template <typename T>
-HOST_DEVICE inline T exp_nonpositive(T x) {
+HOST_DEVICE inline T polynomial(T x, const float (&c)[4]) {
+  const T first = multiply_add(x, T(c[1]), T(c[0]));
+  return multiply_add(x * x, multiply_add(x, T(c[3]), T(c[2])), first);
+}
+
+// exp(x) for x <= 0, as 2^n 2^f with |f| <= 1/2 and a polynomial for 2^f; 1.6e-38 where it would be smaller. NaN stays NaN.
+template <typename T, int N>
+HOST_DEVICE inline T exp_by_polynomial(T x, const float (&coefficients)[N]) {
   const T bounded = greater(T(-87.0f), x);
   const T shift = T(0x1.8p23f);  // a sum with it is rounded to an integer, and leaves that in its last bits
   const T shifted = multiply_add(bounded, T(1.44269504f), shift);
   const T f = multiply_add(bounded, T(1.44269504f), shift - shifted);
-  const T power =
-      polynomial(f, {1.00000007f, 0.693146966f, 0.240221185f, 0.0555071401f, 0.00967560979f, 0.00132763984f});
-  return scale_by_power_of_two(power, shifted);
+  return scale_by_power_of_two(polynomial(f, coefficients), shifted);
+}
+
+// Its relative error is below 3e-7, and 2e-8 more for each unit of |x|.
+template <typename T>
+HOST_DEVICE inline T exp_nonpositive(T x) {
+  return exp_by_polynomial(
+      x, {1.00000007f, 0.693146966f, 0.240221185f, 0.0555071401f, 0.00967560979f, 0.00132763984f});
+}
+
+// Its relative error is below 8e-5.
+template <typename T>
+HOST_DEVICE inline T coarse_exp_nonpositive(T x) {
+  return exp_by_polynomial(x, {0.999927905f, 0.693261266f, 0.242613957f, 0.0551712257f});
 }
 
 // log(1 + x) for 0 <= x <= 1, relative error below 5e-7 however small x is: x times a polynomial.

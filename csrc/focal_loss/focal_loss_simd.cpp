@@ -279,7 +279,9 @@ void run_gradients(
     const Anchors<Scalar>& anchors, AnchorRange run, Kind kind, const Focal& focal, Gradients to) {
   switch (to.gradient.class_stride == 1 || kind == Kind::skipped ? kind : Kind::gathered) {
     case Kind::easy_in_place:
-      if constexpr (Focal::has_easy_form) {
+      if constexpr (Focal::has_easy_form && std::is_same_v<Scalar, BFloat16>) {
+        gradients_in_place(anchors, run, [&](auto logit) { return focal.coarse_slope(logit); }, to);
+      } else if constexpr (Focal::has_easy_form) {
         gradients_in_place(anchors, run, [&](auto logit) { return focal.easy_slope(logit); }, to);
       }
       break;
