@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from detkit import selection as selections
 from detkit.config import (
     DATA_ROOT_VARIABLE,
     Config,
+    Selection,
     Split,
     parse_config,
     with_data_root,
@@ -204,8 +206,26 @@ def build_anchors(config: Config) -> AnchorGenerator:
 
 
 def build_criterion(config: Config) -> DetectionCriterion:
-    """Matching and losses."""
-    return DetectionCriterion(**config.loss.model_dump(), **config.matcher.model_dump())
+    """Matching, selection and losses."""
+    return DetectionCriterion(
+        **config.loss.model_dump(),
+        **config.matcher.model_dump(),
+        selection=build_selection(config.selection),
+    )
+
+
+def build_selection(selection: Selection) -> selections.Selection | None:
+    """Which anchors count; None for all."""
+    parameters = selection.model_dump(exclude={"name"})
+    match selection.name:
+        case "all":
+            return None
+        case "random":
+            return selections.RandomNegatives(**parameters)
+        case "hard":
+            return selections.HardNegatives(**parameters)
+        case "ohem":
+            return selections.HardExamples(**parameters)
 
 
 def build_training_transform(config: Config) -> TrainingTransform:

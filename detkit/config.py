@@ -171,6 +171,48 @@ class Matcher(Section):
         return self
 
 
+class AllAnchors(Section):
+    """Every anchor counts: cross entropy, balanced cross entropy and focal loss."""
+
+    name: Literal["all"] = "all"
+
+
+class RandomNegatives(Section):
+    """Every positive counts, and negatives of the batch drawn by chance."""
+
+    name: Literal["random"]
+    ratio: Positive
+    """Negatives for each positive."""
+    minimum: Count
+    """The fewest negatives of a batch."""
+
+
+class HardNegatives(Section):
+    """Every positive counts, and the negatives of the batch with the highest loss (SSD's hard negative mining)."""
+
+    name: Literal["hard"]
+    ratio: Positive
+    """Negatives for each positive."""
+    minimum: Count
+    """The fewest negatives of a batch."""
+
+
+class HardExamples(Section):
+    """The anchors of each image with the highest loss count, after suppression (OHEM)."""
+
+    name: Literal["ohem"]
+    budget: Count
+    """Anchors of each image."""
+    nms_iou: Share
+    shortlist: Count
+    """Anchors of each image that suppression is given."""
+
+
+Selection = Annotated[
+    AllAnchors | RandomNegatives | HardNegatives | HardExamples, Field(discriminator="name")
+]
+
+
 class Optimiser(Section):
     """Mini-batch gradient descent."""
 
@@ -260,6 +302,7 @@ class Config(Section):
     data: Data
     model: Model
     loss: Loss = Loss()
+    selection: Selection = AllAnchors()
     matcher: Matcher = Matcher()
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule()

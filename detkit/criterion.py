@@ -1,10 +1,12 @@
-"""From dense outputs and objects to losses: match the anchors, label them, weigh them.
+"""From dense outputs and objects to losses: match the anchors, label them, select and weigh them.
 
-The classification loss is one fused op for every weighting (``detkit.ops.sigmoid_focal_loss``): gamma 0 is cross
-entropy, an alpha balances it, gamma fades the easy anchors out. IGNORE rows count for nothing.
+The classification loss is one fused op for every selection and weighting (``detkit.ops.sigmoid_focal_loss``): weight 0
+leaves an anchor out, gamma 0 is cross entropy, an alpha balances it, gamma fades the easy anchors out. IGNORE rows
+count for nothing.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -17,6 +19,7 @@ from detkit.boxes import intersection_over_first
 from detkit.labels import BACKGROUND, IGNORE
 from detkit.models import box_coder
 from detkit.ops import match_anchors, sigmoid_focal_loss
+from detkit.selection import Candidates, Selection
 from detkit.structures import DenseOutputs, Detections, ImageBatch, Target
 
 CROWD_COVER = 0.5
@@ -36,6 +39,8 @@ class DetectionCriterion(nn.Module):
         box_beta: where smooth L1 turns from square to straight; 0 is plain L1.
         box_weight: factor of the box loss.
         foreground_iou, background_iou, low_quality: see ``detkit.ops.match_anchors``.
+        selection: which anchors count (see ``detkit.selection``), None for all. A positive that is not selected has
+            no box loss either, but belongs to the number that the losses are divided by.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class DetectionCriterion(nn.Module):
         foreground_iou: float = 0.5,
         background_iou: float = 0.4,
         low_quality: bool = True,
+        selection: Selection | None = None,
     ) -> None:
         super().__init__()
         self.alpha = alpha
@@ -59,6 +65,7 @@ class DetectionCriterion(nn.Module):
         self.foreground_iou = foreground_iou
         self.background_iou = background_iou
         self.low_quality = low_quality
+        self.selection = selection
 
     def forward(self, outputs: DenseOutputs, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Scalar float32 losses ``classification`` and ``box``; their sum is what to minimise."""
@@ -66,7 +73,12 @@ class DetectionCriterion(nn.Module):
         matches = self.match(anchors, targets)
         labels = anchor_labels(matches, targets)
         positives = mean_over_processes((labels >= 0).sum().float()).clamp(min=1)
-        classification = sigmoid_focal_loss(outputs.logits, labels, alpha=self.alpha, gamma=self.gamma)
+        weigh = partial(sigmoid_focal_loss, outputs.logits, labels, alpha=self.alpha, gamma=self.gamma)
+        weights = None
+        if self.selection is not None:
+            weights = self.selection(Candidates(labels, anchors, outputs, targets, loss=weigh))
+            matches = matches.masked_fill(weights == 0, IGNORE)
+        classification = weigh(weights=weights)
         return {
             "classification": classification.sum() / positives,
             "box": self.box_weight * self._box_loss(outputs, anchors, matches, targets) / positives,

@@ -16,6 +16,8 @@ class Target(TypedDict):
     """Class index, int64 [G]."""
     ignore_regions: NotRequired[Tensor]
     """Crowds and other regions that count neither as object nor as background: xyxy, float32 [C, 4]."""
+    negative_regions: NotRequired[Tensor]
+    """Mined background, where the bootstrapped selection lets background count: xyxy, float32 [R, 4]."""
 
 
 class Detections(TypedDict):

@@ -14,11 +14,14 @@ ALLOWED = {
     "models": WORDS | {"ops"},
     "evaluation": {"labels", "errors", "files"},
     "report": {"errors", "files", "evaluation"},
-    "criterion": WORDS | {"ops", "models"},
+    "comparison": WORDS | {"evaluation"},
+    "selection": WORDS | {"ops", "models"},
+    "criterion": WORDS | {"ops", "models", "selection"},
     "inference": WORDS | {"models", "evaluation"},
     "training": WORDS | {"data", "models", "evaluation", "inference"},
     "doctor": {"ops"},
-    "build": WORDS | {"config", "data", "models", "evaluation", "criterion", "inference", "training"},
+    "build": WORDS
+    | {"config", "data", "models", "evaluation", "selection", "criterion", "inference", "training"},
 }
 """What each part may import of detkit, besides itself. The words import each other and nothing else."""
 

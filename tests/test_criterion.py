@@ -8,6 +8,7 @@ from torch import nn
 
 from detkit.criterion import DetectionCriterion, DetectorWithLoss, anchor_labels
 from detkit.labels import BACKGROUND, IGNORE
+from detkit.selection import HardExamples, HardNegatives, RandomNegatives
 from detkit.structures import DenseOutputs
 
 GRID = [(x, y, s) for s in (16.0, 32.0) for x in range(0, 64, 8) for y in range(0, 64, 8)]
@@ -186,3 +187,65 @@ def test_torchvisions_call():
     with pytest.raises(ValueError, match="targets"):
         detector(images)
     assert detector.eval()(images) == ["detections"]
+
+
+class Chosen:
+    """A selection that a test has made itself."""
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def __call__(self, candidates):
+        return self.weights
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_only_selected_anchors_get_gradient_and_as_much_as_their_weight(gamma):
+    targets = [target([[3, 3, 20, 20], [30, 30, 62, 62]], [1, 0]), target([], [])]
+    outputs = outputs_for(2, 3)
+    weights = (torch.rand(2, len(ANCHORS), generator=torch.Generator().manual_seed(1)) < 0.4).float()
+    whole = DetectionCriterion(gamma=gamma)
+    matches = whole.match(torch.cat(list(outputs.anchors)), targets)
+    assert (weights[matches >= 0] > 0).any()
+    assert (weights[matches >= 0] == 0).any()
+
+    def gradients(criterion):
+        losses = criterion(outputs, targets)
+        found = torch.autograd.grad(sum(losses.values()), [*outputs.logits, *outputs.deltas])
+        return torch.cat(found[:2], dim=1), torch.cat(found[2:], dim=1)
+
+    of_all, of_selected = (
+        gradients(whole),
+        gradients(DetectionCriterion(gamma=gamma, selection=Chosen(weights))),
+    )
+    for every, selected in zip(of_all, of_selected, strict=True):
+        torch.testing.assert_close(selected, every * weights[..., None])
+
+
+@pytest.mark.parametrize(
+    ("selection", "negatives_with_gradient"),
+    [(RandomNegatives(ratio=3, minimum=1), 3), (HardNegatives(ratio=3, minimum=1), 3)],
+)
+def test_a_selection_by_ratio_is_in_use(selection, negatives_with_gradient):
+    targets = [target([[3, 3, 20, 20]], [1]), target([], [])]
+    outputs = outputs_for(2, 3)
+    criterion = DetectionCriterion(selection=selection)
+    labels = anchor_labels(criterion.match(torch.cat(list(outputs.anchors)), targets), targets)
+    loss = criterion(outputs, targets)["classification"]
+    gradient = torch.cat(torch.autograd.grad(loss, outputs.logits), dim=1)
+    counted = (gradient != 0).any(dim=2)
+    positives = int((labels >= 0).sum())
+    assert counted[labels >= 0].all()
+    assert counted[labels == BACKGROUND].sum() == negatives_with_gradient * positives
+    if isinstance(selection, HardNegatives):
+        every = DetectionCriterion()(outputs, targets)["classification"]
+        of_every = torch.cat(torch.autograd.grad(every, outputs.logits), dim=1)
+        torch.testing.assert_close(gradient[counted], of_every[counted])
+
+
+def test_hard_examples_alone_get_gradient():
+    targets = [target([[3, 3, 20, 20]], [1]), target([], [])]
+    outputs = outputs_for(2, 3)
+    loss = DetectionCriterion(selection=HardExamples(budget=6))(outputs, targets)["classification"]
+    gradient = torch.cat(torch.autograd.grad(loss, outputs.logits), dim=1)
+    assert (gradient != 0).any(dim=2).sum(dim=1).tolist() == [6, 6]

@@ -1,0 +1,165 @@
+"""Every selection lets exactly the anchors count that it says."""
+
+import pytest
+import torch
+
+from detkit.labels import BACKGROUND, IGNORE
+from detkit.models import box_coder
+from detkit.selection import (
+    Candidates,
+    HardExamples,
+    HardNegatives,
+    MinedNegatives,
+    RandomNegatives,
+)
+from detkit.structures import DenseOutputs
+
+ANCHORS = 40
+
+
+def candidates(labels, losses, *, anchors=None, targets=(), boxes=None):
+    """A batch whose anchors lie apart from each other, and whose decoded boxes are its anchors but where given."""
+    if anchors is None:
+        left = torch.arange(labels.shape[1]) * 20.0
+        anchors = torch.stack([left, torch.zeros_like(left), left + 10, torch.full_like(left, 10)], dim=1)
+    deltas = torch.zeros(*labels.shape, 4) if boxes is None else box_coder.encode(boxes, anchors)
+    outputs = DenseOutputs(
+        logits=(), deltas=[deltas[:, :7], deltas[:, 7:]], anchors=[anchors[:7], anchors[7:]]
+    )
+    return Candidates(labels=labels, anchors=anchors, outputs=outputs, targets=targets, loss=lambda: losses)
+
+
+def batch(positives=3, ignored=5, images=2, seed=0):
+    """Labels with positives and IGNORE in the first image alone, and losses that are all different."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.full((images, ANCHORS), BACKGROUND, dtype=torch.int32)
+    labels[0, :positives] = 1
+    labels[0, positives : positives + ignored] = IGNORE
+    losses = torch.rand(images, ANCHORS, generator=generator) + 0.01
+    return labels, losses.masked_fill(labels == IGNORE, 0)
+
+
+@pytest.mark.parametrize(
+    "selection", [RandomNegatives(ratio=4, minimum=2), HardNegatives(ratio=4, minimum=2)]
+)
+def test_every_positive_and_a_quota_of_negatives(selection):
+    labels, losses = batch()
+    weights = selection(candidates(labels, losses))
+    assert weights[labels >= 0].tolist() == [1.0] * 3
+    assert weights[labels == IGNORE].sum() == 0
+    assert weights[labels == BACKGROUND].sum() == 12
+    assert set(weights.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    "selection", [RandomNegatives(ratio=4, minimum=6), HardNegatives(ratio=4, minimum=6)]
+)
+def test_a_batch_without_objects_has_the_minimum(selection):
+    weights = selection(candidates(*batch(positives=0)))
+    assert weights.sum() == 6
+
+
+@pytest.mark.parametrize(
+    "selection", [RandomNegatives(ratio=999, minimum=6), HardNegatives(ratio=999, minimum=6)]
+)
+def test_a_quota_beyond_what_is_there_takes_all(selection):
+    labels, losses = batch()
+    assert torch.equal(selection(candidates(labels, losses)), (labels != IGNORE).float())
+
+
+def test_the_quota_belongs_to_the_batch():
+    """Trap 3: an image without objects is not left out."""
+    labels, losses = batch()
+    losses[1] += 1
+    weights = HardNegatives(ratio=4, minimum=1)(candidates(labels, losses))
+    assert weights[1].sum() == 12
+    assert weights[0][labels[0] == BACKGROUND].sum() == 0
+
+
+def test_hard_negatives_are_those_with_the_highest_loss():
+    labels, losses = batch()
+    weights = HardNegatives(ratio=2, minimum=0)(candidates(labels, losses))
+    negatives = labels == BACKGROUND
+    chosen = negatives & (weights > 0)
+    assert losses[chosen].min() > losses[negatives & (weights == 0)].max()
+
+
+def test_random_negatives_follow_their_generator_and_no_loss():
+    labels, losses = batch()
+    first, again, other = (
+        RandomNegatives(1, 8, torch.Generator().manual_seed(seed))(candidates(labels, losses))
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_random_negatives_are_drawn_evenly():
+    labels, losses = batch()
+    generator = torch.Generator().manual_seed(0)
+    drawn = sum(RandomNegatives(1, 16, generator)(candidates(labels, losses)) for _ in range(400))
+    negatives = labels == BACKGROUND
+    expected = 400 * 16 / negatives.sum()
+    assert drawn[negatives].min() > 0.6 * expected
+    assert drawn[negatives].max() < 1.4 * expected
+
+
+def test_hard_examples_are_the_hardest_of_each_image_positive_or_not():
+    labels, losses = batch()
+    weights = HardExamples(budget=5)(candidates(labels, losses))
+    for image in range(2):
+        assert set(weights[image].nonzero()[:, 0].tolist()) == set(losses[image].topk(5).indices.tolist())
+    assert weights[labels == IGNORE].sum() == 0
+
+
+def test_hard_examples_do_not_overlap():
+    labels, losses = batch(positives=0, ignored=0, images=1)
+    plain = candidates(labels, losses)
+    boxes = plain.anchors.clone()
+    hardest, second = losses[0].topk(2).indices.tolist()
+    boxes[second] = boxes[hardest]
+    weights = HardExamples(budget=3, nms_iou=0.5)(candidates(labels, losses, boxes=boxes[None]))
+    third, fourth = losses[0].topk(4).indices.tolist()[2:]
+    assert set(weights[0].nonzero()[:, 0].tolist()) == {hardest, third, fourth}
+
+
+def test_hard_examples_look_at_the_shortlist_alone():
+    labels, losses = batch()
+    weights = HardExamples(budget=30, shortlist=4)(candidates(labels, losses))
+    assert weights.sum(dim=1).tolist() == [4, 4]
+
+
+def test_hard_examples_never_take_ignored_anchors_to_fill_their_budget():
+    labels, losses = batch(positives=1, ignored=38, images=1)
+    assert HardExamples(budget=20)(candidates(labels, losses)).sum() == 2
+
+
+def test_mined_negatives_are_those_on_regions_and_all_of_a_canvas():
+    labels, losses = batch(images=3)
+    labels[2] = BACKGROUND
+    batch_candidates = candidates(labels, losses)
+    on_ignored, on_negative = batch_candidates.anchors[[4, 20]]
+    targets = [
+        {"negative_regions": torch.stack([on_ignored, on_negative])},
+        {"negative_regions": torch.zeros(0, 4)},
+        {},
+    ]
+    weights = MinedNegatives()(candidates(labels, losses, targets=targets))
+    assert weights[0].nonzero()[:, 0].tolist() == [0, 1, 2, 20]
+    assert weights[1].sum() == 0
+    assert weights[2].sum() == ANCHORS
+
+
+def test_losses_are_computed_once_and_without_gradient():
+    calls = []
+    logits = torch.zeros(2, ANCHORS, requires_grad=True)
+
+    def loss():
+        calls.append(1)
+        return logits.sigmoid()
+
+    labels, _ = batch()
+    scored = Candidates(labels, torch.zeros(ANCHORS, 4), DenseOutputs((), (), ()), (), loss)
+    assert not scored.losses.requires_grad
+    assert scored.losses is scored.losses
+    assert len(calls) == 1
