@@ -56,6 +56,9 @@ struct Pack {
   friend Bits operator>(Pack a, Pack b) {
     return a.floats > b.floats;
   }
+  friend Bits operator>=(Pack a, Pack b) {
+    return a.floats >= b.floats;
+  }
 };
 
 inline Pack select(Pack::Bits mask, Pack yes, Pack no) {

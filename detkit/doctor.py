@@ -2,10 +2,12 @@
 
 It uses the standard library alone and survives whatever is broken. The exit status is 1 if something is wrong
 that matters. With ``--json`` it prints one object: ``versions``, ``libraries``, ``build_tools``, ``hardware`` and
-``problems`` (a list of objects with ``what``, ``remedy`` and ``serious``).
+``problems`` (a list of objects with ``what``, ``remedy`` and ``serious``). ``libraries.cpu.instruction_set`` is the
+one that the CPU's ops use, null where they are not in use or DETKIT_CPU names none.
 """
 
 import argparse
+import ctypes
 import importlib
 import importlib.metadata
 import json
@@ -134,17 +136,39 @@ def check_imports(versions: Versions) -> list[Problem]:
 
 
 def compiled_libraries() -> dict[str, dict[str, Any]]:
-    """Which of the two libraries of ops are in use, and if not why."""
+    """Which of the two libraries of ops are in use, with what instruction set, and if not why."""
     error = import_error("detkit.ops")
     if error:
         status = {"loaded": False, "reason": f"detkit.ops cannot be imported: {error}"}
-        return {"cpu": status, "cuda": status}
+        return {"cpu": status | {"instruction_set": None}, "cuda": status}
     from detkit.ops import _library
 
-    return {
-        "cpu": {"loaded": _library.CPU.loaded, "reason": _library.CPU.reason},
-        "cuda": {"loaded": _library.CUDA.loaded, "reason": _library.CUDA.reason},
-    }
+    cpu = {"loaded": _library.CPU.loaded, "reason": _library.CPU.reason}
+    cpu["instruction_set"] = instruction_set(Path(_library.__file__).parent) if _library.CPU.loaded else None
+    return {"cpu": cpu, "cuda": {"loaded": _library.CUDA.loaded, "reason": _library.CUDA.reason}}
+
+
+def instruction_set(folder: Path) -> str | None:
+    """What the CPU library in ``folder``, which is loaded, says that it uses; None where DETKIT_CPU names none."""
+    ask = getattr(ctypes.CDLL(str(min(folder.glob("_cpu.*")))), "detkit_cpu_level", None)
+    if ask is None:
+        return "an unknown one, because the library is older than the package"
+    ask.restype = ctypes.c_char_p
+    name = ask()
+    return None if name is None else name.decode()
+
+
+def check_instruction_set(cpu: Mapping[str, Any]) -> list[Problem]:
+    """A DETKIT_CPU with which the ops do not run."""
+    if not cpu["loaded"] or cpu["instruction_set"] is not None:
+        return []
+    wanted = os.environ.get("DETKIT_CPU")
+    return [
+        Problem(
+            f"DETKIT_CPU is {wanted}, which is no instruction set that this processor and the CPU library have",
+            "unset DETKIT_CPU, and the best one is used",
+        )
+    ]
 
 
 def check_libraries(
@@ -222,6 +246,7 @@ def examine() -> dict[str, Any]:
     libraries, tools, machine = compiled_libraries(), build_tools(), hardware()
     if import_error("torch") is None:
         problems += check_libraries(libraries, tools, machine["gpus"])
+        problems += check_instruction_set(libraries["cpu"])
     return {
         "versions": versions,
         "libraries": libraries,
@@ -237,7 +262,10 @@ def describe(report: Mapping[str, Any]) -> str:
     lines += [f"  {name:26}{version or 'missing'}" for name, version in report["versions"].items()]
     lines += ["Compiled ops"]
     for name, library in report["libraries"].items():
-        lines.append(f"  {name:26}{'in use' if library['loaded'] else 'not in use: ' + library['reason']}")
+        level = f", with {library['instruction_set']}" if library.get("instruction_set") else ""
+        lines.append(
+            f"  {name:26}{'in use' + level if library['loaded'] else 'not in use: ' + library['reason']}"
+        )
     lines += ["To build them"]
     lines += [f"  {name:26}{version or 'not found'}" for name, version in report["build_tools"].items()]
     machine = report["hardware"]

@@ -3,6 +3,7 @@
 import configparser
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -16,14 +17,14 @@ ROOT = Path(__file__).parents[1]
 HEALTHY = dict.fromkeys(doctor.REQUIRED, "1.0") | {"torch": "2.14.1+cu130", "torchvision": "0.29.2"}
 
 
-def run_doctor(*arguments, folder=None):
+def run_doctor(*arguments, folder=None, **environment):
     path = os.pathsep.join([*([str(folder)] if folder else []), str(ROOT)])
     return subprocess.run(
         [sys.executable, "-m", "detkit.doctor", *arguments],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
         cwd=ROOT,
     )
 
@@ -122,6 +123,36 @@ def test_a_library_that_is_not_in_use_is_explained(reason, compiler, serious, re
     assert remedy in problem.remedy
     with_gpu = doctor.check_libraries(libraries, {"compiler": compiler, "nvcc": None}, gpus=["H200"])
     assert len(with_gpu) == 2
+
+
+def test_tells_the_instruction_set_in_use():
+    torch = pytest.importorskip("torch")
+    cpu = json.loads(run_doctor("--json", DETKIT_CPU="").stdout)["libraries"]["cpu"]
+    if not cpu["loaded"]:
+        assert cpu["instruction_set"] is None
+        pytest.skip(f"the CPU library is not loaded: {cpu['reason']}")
+    if platform.machine() == "x86_64":
+        best = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3"}
+        assert cpu["instruction_set"] == best.get(torch.backends.cpu.get_cpu_capability(), "x86-64-v2")
+    lowest = "x86-64-v2" if platform.machine() == "x86_64" else "any"
+    assert f"  {'cpu':26}in use, with {lowest}\n" in run_doctor(DETKIT_CPU=lowest).stdout
+
+
+def test_an_instruction_set_that_there_is_not_is_a_problem():
+    process = run_doctor(DETKIT_CPU="native")
+    report = json.loads(run_doctor("--json", DETKIT_CPU="native").stdout)
+    assert report["libraries"]["cpu"]["instruction_set"] is None
+    if not report["libraries"]["cpu"]["loaded"]:
+        pytest.skip(f"the CPU library is not loaded: {report['libraries']['cpu']['reason']}")
+    assert process.returncode == 1
+    assert f"  {'cpu':26}in use\n" in process.stdout
+    assert "WRONG: DETKIT_CPU is native, which is no instruction set" in process.stdout
+    assert "mend it: unset DETKIT_CPU" in process.stdout
+
+
+@pytest.mark.parametrize(("loaded", "name", "count"), [(True, None, 1), (True, "any", 0), (False, None, 0)])
+def test_only_ops_in_use_need_an_instruction_set(loaded, name, count):
+    assert len(doctor.check_instruction_set({"loaded": loaded, "instruction_set": name})) == count
 
 
 def test_knows_the_requirements_of_the_package():

@@ -1,6 +1,8 @@
 """setup.py builds what it can, leaves out what it cannot and says why."""
 
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -59,6 +61,23 @@ def test_compiles_again_only_what_has_changed(checkout):
     later = (checkout / "build").stat().st_mtime + 60
     os.utime(checkout / "csrc" / "number.h", (later, later))
     assert " -c " in build(checkout).stdout
+
+
+@needs_compiler
+def test_the_hot_loops_are_compiled_for_each_instruction_set(checkout):
+    (checkout / "csrc" / "loops_simd.cpp").write_text("namespace CPU_LEVEL { int two() { return 2; } }\n")
+    commands = [line for line in build(checkout).stdout.splitlines() if " -c " in line]
+    levels = {"any_level": None}
+    if platform.machine() == "x86_64":
+        levels = {"any_level": "x86-64-v2", "x86_64_v3": "x86-64-v3", "x86_64_v4": "x86-64-v4"}
+
+    def compiled_for(name):
+        options = [dict(re.findall(r"-(DCPU_LEVEL|march)=(\S+)", line)) for line in commands if name in line]
+        return {option["DCPU_LEVEL"]: option.get("march") for option in options}
+
+    assert compiled_for("loops_simd.cpp") == levels
+    assert compiled_for("library.cpp") == {"any_level": levels["any_level"]}
+    assert libraries(checkout) == ["_cpu"]
 
 
 def test_without_a_compiler_it_installs_and_says_so_once(checkout):

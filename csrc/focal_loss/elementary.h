@@ -26,7 +26,8 @@ HOST_DEVICE inline T polynomial(T x, const float (&c)[4]) {
   return multiply_add(x * x, multiply_add(x, T(c[3]), T(c[2])), first);
 }
 
-// exp(x) for x <= 0, as 2^n 2^f with |f| <= 1/2 and a polynomial for 2^f; 1.6e-38 where it would be smaller. NaN stays NaN.
+// exp(x) for x <= 0, as 2^n 2^f with |f| <= 1/2 and a polynomial for 2^f; 1.6e-38 where it would be smaller. NaN stays NaN
+// where it is one that arithmetic makes.
 template <typename T, int N>
 HOST_DEVICE inline T exp_by_polynomial(T x, const float (&coefficients)[N]) {
   const T bounded = greater(T(-87.0f), x);
@@ -36,7 +37,8 @@ HOST_DEVICE inline T exp_by_polynomial(T x, const float (&coefficients)[N]) {
   return scale_by_power_of_two(polynomial(f, coefficients), shifted);
 }
 
-// Its relative error is below 3e-7, and 2e-8 more for each unit of |x|.
+// Its relative error is below 3e-7, and 2e-8 more for each unit of |x|; without a fused multiply-add below 3.5e-7, and
+// 1e-7 more.
 template <typename T>
 HOST_DEVICE inline T exp_nonpositive(T x) {
   return exp_by_polynomial(

@@ -27,6 +27,8 @@ struct FocalLossKernels {
 template <CpuLevel level>
 FocalLossKernels focal_loss_kernels();
 
+inline namespace CPU_LEVEL {
+
 // Elements of a tile, which is what is looked at, gathered and worked on at a time: more than one anchor, and few enough
 // that memory is read while the processor computes, not before.
 constexpr int64_t focal_loss_tile(int64_t classes) {
@@ -38,4 +40,5 @@ constexpr size_t focal_loss_scratch(int64_t classes) {
   return 2 * sizeof(double) * static_cast<size_t>(focal_loss_tile(classes));
 }
 
+}  // namespace CPU_LEVEL
 }  // namespace detkit

@@ -52,7 +52,8 @@ HOST_DEVICE inline auto may_reach(const AnchorBlock& block, const Boxes<T>& box,
   const T anchor_area = lesser(greater(overlap, T(block.least_area)), T(block.most_area));
   const T intersection = lesser(overlap, anchor_area);
   const T margin = T(1.0001f);  // many times the rounding errors on either side
-  const auto reaches = margin * intersection > least_iou * (area + anchor_area - intersection);
+  // Summed in this order neither areas that overflow nor ones that vanish turn a yes into a no.
+  const auto reaches = margin * intersection >= least_iou * (area + (anchor_area - intersection));
   return (width > T(0)) & (height > T(0)) & reaches;
 }
 

@@ -34,13 +34,7 @@ struct Anchors {
   const Box* boxes;
   int64_t block_count;
   AnchorBlock* blocks;
-  int64_t step;  // no common divisor with block_count
-
-  // The blocks in the order in which they are matched. It leaps, so that every task soon meets anchors of all sizes and
-  // places and learns of each box what IoU it can reach: that rules out most of the others.
-  int64_t leap(int64_t index) const {
-    return index * step % block_count;
-  }
+  int64_t step;  // no common divisor with block_count; see leap() in matching_simd.cpp
 };
 
 // Memory of one task, as many of each as there are boxes with those that follow them.

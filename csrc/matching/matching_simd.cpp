@@ -120,6 +120,12 @@ void summarise(const Anchors& anchors, int64_t begin, int64_t end) {
   }
 }
 
+// The blocks in the order in which they are matched. It leaps, so that every task soon meets anchors of all sizes and
+// places and learns of each box what IoU it can reach: that rules out most of the others.
+int64_t leap(const Anchors& anchors, int64_t turn) {
+  return turn * anchors.step % anchors.block_count;
+}
+
 void match(
     const Anchors& anchors, const ImageBoxes& image, Thresholds thresholds, int64_t begin, int64_t end,
     float* best_of_boxes, int32_t* matches, MatchingScratch scratch) {
@@ -128,7 +134,7 @@ void match(
   }
   Block block;
   for (int64_t turn = begin; turn < end; ++turn) {
-    const int64_t index = anchors.leap(turn);
+    const int64_t index = leap(anchors, turn);
     const int64_t count = list_candidates(anchors.blocks[index], image, scratch.least_iou, scratch.candidates);
     if (count > 0) {
       read_block(anchors, index, block);

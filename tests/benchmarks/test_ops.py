@@ -7,12 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import op_measurement
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
-import op_measurement
 from memory import bytes_moved, peak_extra_bytes
 from op_cases import (
     LossCase,

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,20 @@ def test_the_library_defines_the_schemas_that_python_expects():
     for name, schema in _library.SCHEMAS.items():
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"detkit::{name}", "CPU")
         assert str(getattr(torch.ops.detkit, name).default._schema) == f"detkit::{name}{schema}"
+
+
+@pytest.mark.parametrize("status", [_library.CPU, _library.CUDA], ids=lambda status: status.name)
+def test_the_library_needs_nothing_of_torch_but_its_stable_abi(status):
+    """So that one build serves every torch: none of its C++ functions, which change from release to release."""
+    if not status.loaded:
+        pytest.skip(f"the library {status.name} is not loaded: {status.reason}")
+    if shutil.which("nm") is None:
+        pytest.skip("nm is not found; it comes with binutils")
+    (library,) = Path(_library.__file__).parent.glob(f"{status.name}.*")
+    command = ["nm", "--dynamic", "--undefined-only", "--format=just-symbols", str(library)]
+    needed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert "torch_call_dispatcher" in " ".join(needed)
+    assert [name for name in needed if re.match(r"_Z(T[ISV])?N?K?(2at|3c10|5torch|6caffe2)", name)] == []
 
 
 def test_without_the_library_the_reference_gives_the_same_and_says_nothing_when_asked_for():
