@@ -13,13 +13,21 @@ namespace detkit {
 constexpr int THREADS_PER_BLOCK = 256;
 constexpr int THREADS_PER_WARP = 32;
 constexpr uint32_t ALL_LANES = 0xffffffff;
-constexpr int64_t MOST_BLOCKS = INT32_MAX;  // that a grid's first dimension has; the others have 65,535
 
 // The stream that torch uses at present on the tensor's device.
 inline cudaStream_t current_stream(const torch::stable::Tensor& tensor) {
   void* stream = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
   return static_cast<cudaStream_t>(stream);
+}
+
+// The same pointer, which the compiler computes once and keeps: it would compute addresses anew for every access.
+template <typename T>
+__device__ T* computed_once(T* pointer) {
+#ifdef __CUDA_ARCH__
+  asm("" : "+l"(pointer));
+#endif
+  return pointer;
 }
 
 // How many parts of a size cover a whole.

@@ -2,12 +2,35 @@
 // handled in pairs, as the GPU's conversions take them.
 #pragma once
 
+#include <cstring>
 #include <type_traits>
 
 #include "scalar_types.h"
 
 namespace detkit {
 inline namespace CPU_LEVEL {
+
+#ifdef __CUDACC__
+// What so many bytes are loaded and stored as.
+template <int BYTES>
+struct BitsOf;
+template <>
+struct BitsOf<2> {
+  using type = uint16_t;
+};
+template <>
+struct BitsOf<4> {
+  using type = uint32_t;
+};
+template <>
+struct BitsOf<8> {
+  using type = uint2;
+};
+template <>
+struct BitsOf<16> {
+  using type = uint4;
+};
+#endif
 
 // Two numbers in 32 bits, the first in the lower half.
 template <typename Scalar>
@@ -53,20 +76,24 @@ struct alignas(sizeof(Scalar) * COUNT) Vector {
   using Word = std::conditional_t<IN_PAIRS, Pair<Scalar>, Scalar>;
   static constexpr int WORDS = IN_PAIRS ? COUNT / 2 : COUNT;
 
+
   Word words[WORDS];
 
-  // All numbers the same.
-  HOST_DEVICE static Vector filled(T value) {
-    Vector vector;
-    for (Word& word : vector.words) {
-      if constexpr (IN_PAIRS) {
-        word.assign(value, value);
-      } else {
-        narrow(value, word);
-      }
-    }
-    return vector;
+#ifdef __CUDACC__
+  using Bits = typename BitsOf<sizeof(Scalar) * COUNT>::type;
+
+  // From memory that no kernel writes meanwhile.
+  __device__ void load(const Scalar* from) {
+    const Bits bits = __ldg(reinterpret_cast<const Bits*>(from));
+    memcpy(words, &bits, sizeof(bits));
   }
+
+  __device__ void store(Scalar* to) const {
+    Bits bits;
+    memcpy(&bits, words, sizeof(bits));
+    __stcg(reinterpret_cast<Bits*>(to), bits);
+  }
+#endif
 
   HOST_DEVICE static Vector narrowed(const T (&numbers)[COUNT]) {
     Vector vector;
