@@ -27,7 +27,18 @@ from detkit.data.transforms import EvaluationTransform, TrainingTransform
 from detkit.devices import Device, Placement, Precision, place
 from detkit.errors import ConfigError
 from detkit.evaluation import DetectionTable, GroundTruth, read_ground_truth
-from detkit.inference import run_detector
+from detkit.inference import detect_batches, detection_table, run_detector
+from detkit.mining.pool import (
+    Pool,
+    PoolDataset,
+    PoolState,
+    batches_of,
+    coco_pool,
+    folder_pool,
+    image_files,
+)
+from detkit.mining.scan import DetectedImages
+from detkit.mining.source import MiningSource
 from detkit.models import (
     AnchorGenerator,
     PostProcess,
@@ -140,6 +151,74 @@ def detect_images(detector: Detector, paths: Sequence[Path], *, workers: int) ->
     """What a detector finds in image files; an image's id is its place in ``paths``."""
     dataset = ImageFolderDataset(paths, build_evaluation_transform(detector.config))
     return _detect(detector, dataset, detector.category_ids, workers)
+
+
+def mining_source(
+    detector: Detector,
+    images: Path,
+    annotations: Path | None = None,
+    *,
+    state: PoolState,
+    name: str,
+    workers: int | None = None,
+) -> MiningSource:
+    """A detector over the images of a folder or COCO file, for mining; its threshold and limits hold.
+
+    Args:
+        detector: finds what is mined.
+        images: the images, or the folder that the file names of the annotations start from.
+        annotations: a COCO file.
+        state: what is known of the objects in the images.
+        name: the detector's, for the record.
+        workers: processes that read images; None is as in training.
+
+    Raises:
+        ConfigError: the detector's classes are not those of the COCO file, and it was trained on all of its file's.
+        DataError: the images cannot be used.
+    """
+    transform = build_evaluation_transform(detector.config)
+    pool = _pool_for(detector, images, annotations, state)
+    dataset = PoolDataset(pool, transform)
+
+    def detect(wanted: Sequence[int]) -> Iterator[DetectedImages]:
+        loader = BatchLoader(
+            dataset,
+            list(batches_of(wanted, detector.config.evaluation.batch_size)),
+            workers=detector.config.data.workers if workers is None else workers,
+            stride=detector.model.stride,
+            pin_memory=detector.placement.device.type == "cuda",
+        )
+        for batch, found in detect_batches(detector.model, loader, placement=detector.placement):
+            places = list(batch.image_ids)
+            image_ids = pool.ground_truth.image_ids[places].tolist()
+            table = detection_table(image_ids, found, pool.ground_truth.category_ids)
+            yield DetectedImages(places, batch.original_sizes, table)
+
+    return MiningSource(pool, detect, transform.size_for, name)
+
+
+def _pool_for(detector: Detector, images: Path, annotations: Path | None, state: PoolState) -> Pool:
+    classes = detector.model.class_names
+    if annotations is None:
+        return folder_pool(images, state=state, class_names=classes, category_ids=detector.category_ids)
+    unknown = [name for name in read_coco(annotations).class_names if name not in classes]
+    if unknown and detector.config.data.classes is None:
+        raise ConfigError(
+            f"{annotations}: has the classes {', '.join(unknown)}, which the checkpoint does not know (it knows "
+            f"{', '.join(classes)}); mine with a checkpoint that was trained on these annotations"
+        )
+    return coco_pool(annotations, images, state=state, classes=classes)
+
+
+def held_out_images(config: Config) -> list[str]:
+    """The image files of validation and test.
+
+    Raises:
+        ConfigError: they are not there.
+        DataError: their annotations cannot be used.
+    """
+    splits = [split for split in (config.data.val, config.data.test) if split is not None]
+    return [file for split in splits for file in image_files(*split_paths(config, split))]
 
 
 def _detect(

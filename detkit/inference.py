@@ -1,6 +1,6 @@
 """A model over a loader's images, to a table of detections."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from detkit.structures import DenseOutputs, Detections, ImageBatch, Target
 Observer = Callable[[DenseOutputs, list[Target]], None]
 
 
-@torch.inference_mode()
 def run_detector(
     model: RetinaNet,
     batches: Iterable[tuple[ImageBatch, list[Target]]],
@@ -36,17 +35,31 @@ def run_detector(
     Returns:
         One row per detection; boxes in pixels of the original images.
     """
-    model.eval()
     ids: list[int] = []
     found: list[Detections] = []
-    for images, targets in progress(batches, total, description):
+    shown = progress(batches, total, description)
+    for images, detections in detect_batches(model, shown, placement=placement, observe=observe):
+        found += detections
+        ids += images.image_ids
+    return detection_table(ids, found, category_ids)
+
+
+@torch.inference_mode()
+def detect_batches(
+    model: RetinaNet,
+    batches: Iterable[tuple[ImageBatch, list[Target]]],
+    *,
+    placement: Placement,
+    observe: Observer | None = None,
+) -> Iterator[tuple[ImageBatch, list[Detections]]]:
+    """The batches one by one as they come, each with the detections of its images; arguments as of ``run_detector``."""
+    model.eval()
+    for images, targets in batches:
         with placement.autocast():
             outputs = model.dense(images.to(placement.device, non_blocking=True))
         if observe is not None:
             observe(outputs, targets)
-        found += model.postprocess(outputs, images.sizes, images.original_sizes)
-        ids += images.image_ids
-    return detection_table(ids, found, category_ids)
+        yield images, model.postprocess(outputs, images.sizes, images.original_sizes)
 
 
 def detection_table(

@@ -18,10 +18,11 @@ ALLOWED = {
     "selection": WORDS | {"ops", "models"},
     "criterion": WORDS | {"ops", "models", "selection"},
     "inference": WORDS | {"models", "evaluation"},
+    "mining": WORDS | {"data", "evaluation"},
     "training": WORDS | {"data", "models", "evaluation", "inference"},
     "doctor": {"ops"},
     "build": WORDS
-    | {"config", "data", "models", "evaluation", "selection", "criterion", "inference", "training"},
+    | {"config", "data", "models", "evaluation", "selection", "criterion", "inference", "mining", "training"},
 }
 """What each part may import of detkit, besides itself. The words import each other and nothing else."""
 

@@ -1,0 +1,102 @@
+"""Mined crops as training images: canvases of background, each full of crops."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from detkit.data.dataset import Sample, SampleKey
+from detkit.data.images import read_image
+from detkit.data.transforms import Transform
+from detkit.errors import ConfigError, DataError
+from detkit.mining.negative_set import MinedCrops
+from detkit.mining.packing import pack
+from detkit.structures import Target
+
+FILL = (124, 116, 104)
+"""RGB of what no crop covers: the mean that images are normalised with, so that it has no edge to the padding."""
+
+
+class CanvasDataset(Dataset[Sample]):
+    """Canvases of crops without an object, for any loader of training images; the hardest crops are on the first.
+
+    Every canvas goes through the transform that training images go through. What no crop covers is an ignore region. A
+    sample's image id is negative, for it is no image of the annotations.
+
+    Args:
+        crops: at least one; of none there are no canvases.
+        folder: where their files are.
+        canvas: (height, width) in pixels; usually the size to which training images are resized.
+        transform: see ``detkit.data.transforms``; augmentation draws a fresh seed for every epoch and canvas.
+        seed: the run's.
+
+    Raises:
+        DataError: a crop is larger than the canvas.
+    """
+
+    def __init__(
+        self,
+        crops: MinedCrops,
+        folder: str | os.PathLike,
+        canvas: tuple[int, int],
+        transform: Transform,
+        *,
+        seed: int = 0,
+    ) -> None:
+        crops = crops.select(np.argsort(-crops.scores, kind="stable"))
+        too_large = np.flatnonzero((crops.sizes > np.array(canvas)).any(axis=1))
+        if len(too_large):
+            height, width = crops.sizes[too_large[0]].tolist()
+            raise DataError(
+                f"{crops.files[too_large[0]]}: is {width} x {height}, larger than a canvas of {canvas[1]} x "
+                f"{canvas[0]}; mine again with this as the largest crop"
+            )
+        self.crops = crops
+        self.folder = Path(folder)
+        self.canvas = canvas
+        self.transform = transform
+        self.seed = seed
+        self.packed = pack(crops.sizes, canvas)
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        """Lay the crops of one canvas, and transform it.
+
+        Raises:
+            DataError: a crop's file is missing or has another size.
+            ConfigError: the augmentation cannot be applied.
+        """
+        uncovered = self.packed[key.image].uncovered.astype(np.float32)
+        crowd = np.ones(len(uncovered), dtype=bool)
+        try:
+            image, regions, _ = self.transform(self.pixels(key.image), uncovered, self._seed_of(key), crowd)
+        except ConfigError as error:
+            raise ConfigError(f"{error} (canvas {key.image}, epoch {key.epoch})") from error
+        return Sample(
+            image=torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1),
+            target=Target(
+                boxes=torch.zeros((0, 4)),
+                labels=torch.zeros(0, dtype=torch.int64),
+                ignore_regions=torch.from_numpy(regions),
+            ),
+            image_id=-1 - key.image,
+            file_name=f"canvas {key.image}",
+            original_size=self.canvas,
+        )
+
+    def pixels(self, index: int) -> np.ndarray:
+        """A canvas before it is transformed, uint8 RGB [H, W, 3]."""
+        canvas = np.full((*self.canvas, 3), FILL, dtype=np.uint8)
+        packed = self.packed[index]
+        for item, (x1, y1, x2, y2) in zip(packed.items.tolist(), packed.places.tolist(), strict=True):
+            size = tuple(self.crops.sizes[item].tolist())
+            canvas[y1:y2, x1:x2] = read_image(self.folder / str(self.crops.files[item]), size)
+        return canvas
+
+    def _seed_of(self, key: SampleKey) -> int:
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(key.epoch, key.image))
+        return int(sequence.generate_state(1, np.uint64)[0])

@@ -1,0 +1,220 @@
+"""The images that mining looks for negatives in, and what is known of the objects in them."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from detkit.data.coco import read_coco
+from detkit.data.dataset import Sample, SampleKey
+from detkit.data.images import find_images, read_image
+from detkit.data.transforms import Transform
+from detkit.errors import DataError
+from detkit.evaluation import GroundTruth, read_ground_truth
+from detkit.structures import Target
+
+PoolState = Literal["annotated", "verified-empty", "unverified"]
+"""What is known: every object has a box; there is no object at all; objects without a box may be among the images."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Images, by their place in the pool.
+
+    Raises:
+        DataError: there is no image, or a pool that is declared empty has objects.
+    """
+
+    name: str
+    """The folder or file, for messages and manifests."""
+    state: PoolState
+    files: np.ndarray
+    """Paths, str [I]."""
+    ground_truth: GroundTruth
+    """The objects of the classes that are looked for; its images are in the order of the files."""
+    sizes: np.ndarray | None = None
+    """(height, width) of each image as its annotations say, int32 [I, 2]; None for files without annotations."""
+
+    def __post_init__(self) -> None:
+        if not len(self.files):
+            raise DataError(f"{self.name}: the pool is empty; give a folder or COCO file with images")
+        if self.state == "verified-empty" and len(self.ground_truth):
+            raise DataError(
+                f"{self.name}: was declared verified-empty, but has {len(self.ground_truth)} boxes of "
+                f"{', '.join(self.ground_truth.class_names)}; leave these images out, or do not declare it empty"
+            )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def part(self, index: int, count: int) -> range:
+        """The images of one of ``count`` equal parts; each image is in one part, and a part is spread over the pool.
+
+        Raises:
+            DataError: the part has no image.
+        """
+        part = range(len(self))[index::count]
+        if not part:
+            raise DataError(
+                f"{self.name}: has {len(self)} images, so that part {index + 1} of {count} is empty"
+            )
+        return part
+
+    def read(self, index: int) -> np.ndarray:
+        """An image, uint8 RGB [H, W, 3].
+
+        Raises:
+            DataError: the file cannot be used.
+        """
+        size = None if self.sizes is None else tuple(self.sizes[index].tolist())
+        return read_image(self.files[index], size)
+
+    def objects_in(self, images: Sequence[int]) -> GroundTruth:
+        """The ground truth of these images alone."""
+        truth, starts = self.ground_truth, self._object_starts
+        rows = [self._object_order[starts[index] : starts[index + 1]] for index in images]
+        chosen = np.concatenate([np.zeros(0, np.int64), *rows])
+        return replace(
+            truth,
+            image_ids=truth.image_ids[list(images)],
+            object_image_ids=truth.object_image_ids[chosen],
+            object_category_ids=truth.object_category_ids[chosen],
+            boxes=truth.boxes[chosen],
+            areas=truth.areas[chosen],
+            crowd=truth.crowd[chosen],
+        )
+
+    def places_of(self, image_ids: np.ndarray) -> np.ndarray:
+        """The place in the pool of each image id, which must be one of its own: int64 [N]."""
+        order = np.argsort(self.ground_truth.image_ids)
+        return order[np.searchsorted(self.ground_truth.image_ids, image_ids, sorter=order)]
+
+    @cached_property
+    def _object_order(self) -> np.ndarray:
+        return np.argsort(self.places_of(self.ground_truth.object_image_ids), kind="stable")
+
+    @cached_property
+    def _object_starts(self) -> np.ndarray:
+        places = self.places_of(self.ground_truth.object_image_ids)
+        return np.concatenate([[0], np.cumsum(np.bincount(places, minlength=len(self)))])
+
+
+def coco_pool(
+    annotations: str | os.PathLike,
+    images: str | os.PathLike,
+    *,
+    state: PoolState = "annotated",
+    classes: Sequence[str] | None = None,
+) -> Pool:
+    """The images of a COCO file.
+
+    Args:
+        annotations: the file.
+        images: the folder that its file names start from.
+        state: what its boxes are.
+        classes: names of the classes that are looked for; boxes of others are background. None looks for all.
+
+    Raises:
+        DataError: the file cannot be used, has no image, or lacks a class.
+    """
+    coco = read_coco(annotations, classes)
+    return Pool(
+        name=str(annotations),
+        state=state,
+        files=np.array([str(Path(images, name)) for name in coco.file_names.tolist()]),
+        ground_truth=read_ground_truth(annotations, classes),
+        sizes=coco.sizes,
+    )
+
+
+def folder_pool(
+    folder: str | os.PathLike,
+    *,
+    state: PoolState,
+    class_names: Sequence[str],
+    category_ids: Sequence[int],
+) -> Pool:
+    """The image files in and below a folder, by name; an image's id is its place.
+
+    Args:
+        folder: where the images are.
+        state: "verified-empty" or "unverified".
+        class_names, category_ids: of the detector's classes.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    files = find_images([folder])
+    nothing = np.zeros(0, dtype=np.int64)
+    return Pool(
+        name=str(folder),
+        state=state,
+        files=np.array([str(file) for file in files]),
+        ground_truth=GroundTruth(
+            image_ids=np.arange(len(files)),
+            category_ids=tuple(category_ids),
+            class_names=tuple(class_names),
+            object_image_ids=nothing,
+            object_category_ids=nothing,
+            boxes=np.zeros((0, 4)),
+            areas=np.zeros(0),
+            crowd=np.zeros(0, dtype=bool),
+        ),
+    )
+
+
+def image_files(source: str | os.PathLike, images: str | os.PathLike | None = None) -> list[str]:
+    """The image files of a folder, or of a COCO file whose file names start from ``images``, or else its own folder.
+
+    Raises:
+        DataError: the folder or file cannot be used, or has no image.
+    """
+    path = Path(source)
+    if path.suffix.lower() != ".json":
+        return [str(file) for file in find_images([path])]
+    folder = path.parent if images is None else Path(images)
+    return [str(folder / name) for name in read_coco(path).file_names.tolist()]
+
+
+class PoolDataset(Dataset[Sample]):
+    """The images of a pool for a loader; targets are empty, and a sample's image id is its place in the pool.
+
+    Args:
+        pool: the images.
+        transform: usually an ``EvaluationTransform``.
+    """
+
+    def __init__(self, pool: Pool, transform: Transform) -> None:
+        self.pool = pool
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        """Read and transform one image.
+
+        Raises:
+            DataError: the file is missing, is no image, or has another size than its annotations say.
+        """
+        original = self.pool.read(key.image)
+        image, boxes, _ = self.transform(original, np.zeros((0, 4), np.float32), key.image)
+        return Sample(
+            image=torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1),
+            target=Target(boxes=torch.from_numpy(boxes), labels=torch.zeros(0, dtype=torch.int64)),
+            image_id=key.image,
+            file_name=str(self.pool.files[key.image]),
+            original_size=original.shape[:2],
+        )
+
+
+def batches_of(images: Sequence[int], size: int) -> Iterator[list[SampleKey]]:
+    """The keys of a ``PoolDataset``'s batches, in order."""
+    for start in range(0, len(images), size):
+        yield [SampleKey(0, index) for index in images[start : start + size]]

@@ -1,0 +1,111 @@
+"""Detections in an unverified pool that score so high that they may be objects nobody marked: for a person to look at.
+
+The list is a COCO file, so that any labelling tool shows it, of ``info`` (with ``format`` "detkit quarantine" and
+``format_version`` 1), the images with a suspect, an annotation with ``iscrowd`` 1 for each suspect (which makes it
+a region to ignore), its ``score`` and ``round``, and the detector's categories. Nothing on the list is ever a negative.
+A person takes the images with objects out of the pool, or gives them boxes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detkit.errors import DataError
+from detkit.evaluation.detection_errors import IgnoreRegions
+from detkit.files import read_json, write_json
+from detkit.mining.candidates import Candidate
+from detkit.mining.pool import Pool
+
+FORMAT = "detkit quarantine"
+FORMAT_VERSION = 1
+
+
+def write_quarantine(
+    path: Path, pool: Pool, suspects: Sequence[Candidate], sizes: dict[int, tuple[int, int]], number: int
+) -> None:
+    """Add the suspects of a round to the list, whole or not at all; a round that is done again replaces its own.
+
+    Args:
+        path: the list; made where it is not there.
+        pool: what was scanned.
+        suspects: what was set aside.
+        sizes: (height, width) of each image's file.
+        number: the round.
+
+    Raises:
+        DataError: the file there is no such list.
+    """
+    tree = _read(path) if path.exists() else {"images": [], "annotations": []}
+    shown = {image["id"]: image for image in tree["images"]}
+    image_of = {image["file_name"]: image for image in tree["images"]}
+    mine = set(pool.files.tolist())
+    rows = [
+        (shown[row["image_id"]]["file_name"], row)
+        for row in tree["annotations"]
+        if row.get("round") != number or shown[row["image_id"]]["file_name"] not in mine
+    ]
+    for suspect in suspects:
+        file = str(pool.files[suspect.image])
+        height, width = sizes[suspect.image]
+        image_of.setdefault(file, {"file_name": file, "width": width, "height": height})
+        rows.append((file, _annotation(suspect, number)))
+    ids = {file: id_ for id_, file in enumerate(dict.fromkeys(file for file, _ in rows), start=1)}
+    names = zip(pool.ground_truth.category_ids, pool.ground_truth.class_names, strict=True)
+    write_json(
+        path,
+        {
+            "info": {"format": FORMAT, "format_version": FORMAT_VERSION},
+            "images": [{**image_of[file], "id": id_} for file, id_ in ids.items()],
+            "annotations": [
+                {**row, "id": id_, "image_id": ids[file]} for id_, (file, row) in enumerate(rows, start=1)
+            ],
+            "categories": [{"id": id_, "name": name} for id_, name in names],
+        },
+    )
+
+
+def quarantined_regions(path: Path, pool: Pool, *, before: int) -> IgnoreRegions:
+    """The regions of a pool's images that rounds ``before`` this one put on the list; none where there is no list.
+
+    Raises:
+        DataError: the file there is no such list.
+    """
+    if not path.exists():
+        return IgnoreRegions.none()
+    tree = _read(path)
+    file_of = {image["id"]: image["file_name"] for image in tree["images"]}
+    place = {file: index for index, file in enumerate(pool.files.tolist())}
+    rows = [
+        row
+        for row in tree["annotations"]
+        if row.get("round", 0) < before and file_of[row["image_id"]] in place
+    ]
+    places = [place[file_of[row["image_id"]]] for row in rows]
+    boxes = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return IgnoreRegions(pool.ground_truth.image_ids[places].astype(np.int64), boxes)
+
+
+def _annotation(suspect: Candidate, number: int) -> dict[str, Any]:
+    x1, y1, x2, y2 = suspect.box
+    return {
+        "category_id": suspect.category_id,
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "area": (x2 - x1) * (y2 - y1),
+        "iscrowd": 1,
+        "score": suspect.score,
+        "round": number,
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    tree = read_json(path)
+    info = tree.get("info", {}) if isinstance(tree, dict) else {}
+    if info.get("format") != FORMAT or info.get("format_version") != FORMAT_VERSION:
+        raise DataError(
+            f"{path}: is no quarantine list of format version {FORMAT_VERSION}; move the file away, or use the detkit "
+            "that wrote it"
+        )
+    return tree

@@ -1,0 +1,297 @@
+"""A round of mining: scan, choose, cut, record.
+
+Everything after the scan follows from its journal alone, and every file is written whole or not at all, so that a round
+that was interrupted anywhere and is done again ends as if it had not been. A round's folder receives
+
+- ``scan.jsonl``: the journal (see ``scan``);
+- ``manifest.jsonl`` and ``summary.json``: see ``manifest``; the summary is written last, and marks the round as done;
+- ``negatives.npz``: the negative set after the round (see ``negative_set``). A round is undone by going back to the set
+  of the one before.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detkit.errors import ConfigError
+from detkit.files import write_json
+from detkit.mining.candidates import Candidate, holds
+from detkit.mining.crops import CropFormat, CropWriter, choose_crops
+from detkit.mining.decision import Decision
+from detkit.mining.manifest import evicted_rows, manifest_rows, summarise, write_manifest
+from detkit.mining.negative_set import MinedCrops, NegativeSet, load_negative_set
+from detkit.mining.quarantine import quarantined_regions, write_quarantine
+from detkit.mining.scan import Scan, ScannedImage, run_scan
+from detkit.mining.settings import MiningSettings
+from detkit.mining.source import MiningSource
+
+SCAN, MANIFEST, SUMMARY, NEGATIVES = "scan.jsonl", "manifest.jsonl", "summary.json", "negatives.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class MiningRound:
+    """What a round is told."""
+
+    number: int
+    """Counted from 1."""
+    source: MiningSource
+    settings: MiningSettings
+    negatives: NegativeSet
+    """The set before the round."""
+    folder: Path
+    """Receives the round's records."""
+    crops: Path
+    """Receives the crops of all rounds."""
+    quarantine: Path
+    """The list of all rounds."""
+    part: tuple[int, int] = (0, 1)
+    """Which part of the pool, and of how many."""
+    file_format: CropFormat = "png"
+    label: str = "round"
+    """What the names of crops begin with, before the round's number; two pools of one round need two."""
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the round's crops begin with."""
+        return f"{self.label}{self.number:03}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells this round from others, as JSON values."""
+        return {
+            "round": self.number,
+            "checkpoint": self.source.name,
+            "pool": self.source.pool.name,
+            "state": self.source.pool.state,
+            "pool_images": len(self.source.pool),
+            "crops_before": len(self.negatives.crops),
+            "part": self.part[0] + 1,
+            "parts": self.part[1],
+            "settings": asdict(self.settings),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class MinedRound:
+    """What a round gave."""
+
+    negatives: NegativeSet
+    """The set after the round."""
+    summary: dict[str, Any]
+    """The content of summary.json."""
+
+
+def mine(told: MiningRound) -> MinedRound:
+    """Do a round, or go on with one that was interrupted.
+
+    Raises:
+        DataError: an image or a file of the round cannot be used, or the round was begun with something else.
+    """
+    lines = run_scan(_scan(told), told.folder / SCAN, told.source.detect)
+    threshold = told.settings.least_score(_true_positives(lines))
+    candidates = [_above(candidate, threshold) for line in lines for candidate in line.candidates]
+    writer = CropWriter(
+        told.source.pool,
+        {line.image: line.input_size for line in lines},
+        told.crops,
+        told.prefix,
+        told.file_format,
+    )
+    pending = [candidate for candidate in candidates if candidate.decision == Decision.PENDING]
+    chosen = choose_crops(
+        sorted(pending, key=lambda candidate: -candidate.score),
+        writer,
+        limit=told.settings.per_round,
+        alike_bits=told.settings.alike_bits,
+        known_hashes=told.negatives.crops.hashes,
+    )
+    settled = [candidate for candidate in candidates if candidate.decision != Decision.PENDING]
+    return _record(told, lines, [*chosen.decided, *settled], chosen.hashes, writer)
+
+
+def round_folder(root: Path, number: int) -> Path:
+    """The folder of a round's records below that of all rounds."""
+    return root / f"round_{number:03}"
+
+
+def open_round(
+    root: Path,
+    number: int,
+    source: MiningSource,
+    settings: MiningSettings,
+    *,
+    capacity: int | None = None,
+    part: tuple[int, int] = (0, 1),
+    file_format: CropFormat = "png",
+) -> MiningRound:
+    """A round that adds to the negatives of the one before, with everything below one folder.
+
+    Args:
+        root: receives ``crops/``, ``quarantine.json`` and a folder for each round.
+        number: the round, counted from 1.
+        source: images, and what finds objects in them.
+        settings: limits and geometry.
+        capacity: crops of all rounds; None has no end.
+        part: which part of the images, and of how many.
+        file_format: of the crops.
+
+    Raises:
+        DataError: there is no round before, or its set cannot be read.
+    """
+    before = NegativeSet.empty()
+    if number > 1:
+        before = load_negative_set(round_folder(root, number - 1) / NEGATIVES)
+    return MiningRound(
+        number=number,
+        source=source,
+        settings=settings,
+        negatives=replace(before, crop_capacity=capacity),
+        folder=round_folder(root, number),
+        crops=root / "crops",
+        quarantine=root / "quarantine.json",
+        part=part,
+        file_format=file_format,
+    )
+
+
+def begin(told: MiningRound, *, resume: bool, overwrite: bool) -> None:
+    """Make sure that a round's folder is fit to be mined into.
+
+    Args:
+        told: the round.
+        resume: go on with what is there.
+        overwrite: remove what is there.
+
+    Raises:
+        ConfigError: the round has been begun, and neither is asked for.
+    """
+    if not (told.folder / SCAN).exists() or resume:
+        return
+    if not overwrite:
+        raise ConfigError(
+            f"{told.folder}: round {told.number} was begun already; go on with it (--resume), do it anew "
+            f"(--overwrite), or do the next one (--round {told.number + 1})"
+        )
+    for name in (SUMMARY, NEGATIVES, MANIFEST, SCAN):
+        (told.folder / name).unlink(missing_ok=True)
+    for crop in told.crops.glob(f"{told.prefix}-*"):
+        crop.unlink()
+
+
+def _true_positives(lines: Sequence[ScannedImage]) -> np.ndarray:
+    """Their scores, [T]."""
+    return np.array([score for line in lines for score in line.true_positives])
+
+
+def _scan(told: MiningRound) -> Scan:
+    return Scan(
+        pool=told.source.pool,
+        images=told.source.pool.part(*told.part),
+        settings=told.settings,
+        input_size=told.source.input_size,
+        identity=told.identity,
+        ignore=quarantined_regions(told.quarantine, told.source.pool, before=told.number),
+        known=told.negatives.crops,
+    )
+
+
+def _above(candidate: Candidate, threshold: float) -> Candidate:
+    """The candidate; below the threshold, as far as nothing more was decided of it, with that decision."""
+    if candidate.score >= threshold or candidate.decision == Decision.QUARANTINED:
+        return candidate
+    return candidate.decided(Decision.BELOW_THRESHOLD, f"scores less than {threshold:.3g}")
+
+
+def _record(
+    told: MiningRound,
+    lines: list[ScannedImage],
+    candidates: list[Candidate],
+    hashes: np.ndarray,
+    writer: CropWriter,
+) -> MinedRound:
+    """Update the set and write all files; ``hashes`` are those of the kept candidates, in their order."""
+    windows = _windows_in_source(candidates, lines)
+    kept = [row for row, candidate in enumerate(candidates) if candidate.decision == Decision.KEPT]
+    new = _as_crops(told, [candidates[row] for row in kept], windows[kept], hashes, writer)
+    negatives = told.negatives.with_scores(crops=_latest_scores(told, lines))
+    negatives, evicted = negatives.with_crops(new)
+    no_room = f"easier than all of a full set of {negatives.crop_capacity}"
+    old = evicted.select(~np.isin(evicted.files, new.files))
+    for row, file in zip(kept, new.files.tolist(), strict=True):
+        if file in evicted.files:
+            candidates[row] = candidates[row].decided(Decision.EVICTED, no_room)
+    truth = told.source.pool.ground_truth
+    names = dict(zip(truth.category_ids, truth.class_names, strict=True))
+    rows = manifest_rows(candidates, windows, writer, number=told.number, checkpoint=told.source.name)
+    rows = sorted(rows, key=lambda row: -row["score"])
+    rows += evicted_rows(old, names, told.source.name, no_room)
+    write_manifest(told.folder / MANIFEST, told.identity, rows)
+    if told.source.pool.state == "unverified":
+        suspects = [candidate for candidate in candidates if candidate.decision == Decision.QUARANTINED]
+        sizes = {line.image: line.size for line in lines}
+        write_quarantine(told.quarantine, told.source.pool, suspects, sizes, told.number)
+    negatives.save(told.folder / NEGATIVES)
+    threshold = told.settings.least_score(_true_positives(lines))
+    summary = {
+        **summarise(lines, candidates, threshold=threshold),
+        **told.identity,
+        "evicted": len(evicted),
+        "crops": len(negatives.crops),
+    }
+    write_json(told.folder / SUMMARY, summary)
+    return MinedRound(negatives, summary)
+
+
+def _windows_in_source(candidates: Sequence[Candidate], lines: Sequence[ScannedImage]) -> np.ndarray:
+    """What is cut out for each candidate, xyxy in pixels of its source, float64 [N, 4]; NaN where nothing is."""
+    scale = {line.image: np.divide(line.size, line.input_size)[[1, 0, 1, 0]] for line in lines}
+    nothing = np.full(4, np.nan)
+    rows = [
+        nothing if candidate.window is None else np.array(candidate.window) * scale[candidate.image]
+        for candidate in candidates
+    ]
+    return np.array(rows).reshape(-1, 4)
+
+
+def _as_crops(
+    told: MiningRound,
+    kept: Sequence[Candidate],
+    windows: np.ndarray,
+    hashes: np.ndarray,
+    writer: CropWriter,
+) -> MinedCrops:
+    count = len(kept)
+    cut = np.array([candidate.window for candidate in kept], dtype=np.int32).reshape(-1, 4)
+    return MinedCrops(
+        files=np.array([writer.name_of(candidate) for candidate in kept], dtype=str),
+        sizes=np.stack([cut[:, 3] - cut[:, 1], cut[:, 2] - cut[:, 0]], axis=1),
+        sources=told.source.pool.files[[candidate.image for candidate in kept]].astype(str),
+        boxes=np.array([candidate.box for candidate in kept], dtype=np.float32).reshape(-1, 4),
+        windows=windows.astype(np.float32).reshape(-1, 4),
+        category_ids=np.array([candidate.category_id for candidate in kept], dtype=np.int64),
+        scores=np.array([candidate.score for candidate in kept], dtype=np.float32),
+        rounds=np.full(count, told.number, dtype=np.int32),
+        hashes=hashes,
+    )
+
+
+def _latest_scores(told: MiningRound, lines: Sequence[ScannedImage]) -> np.ndarray:
+    """The scores of the crops there are, float32 [N]: of the hardest false positive that now lies in each.
+
+    Where the detector no longer finds any, the score is 0; of images that were not scanned it stays.
+    """
+    crops = told.negatives.crops
+    scores = crops.scores.copy()
+    found = {str(told.source.pool.files[line.image]): line.candidates for line in lines}
+    for row, source in enumerate(crops.sources.tolist()):
+        if source in found:
+            inside = (
+                candidate.score
+                for candidate in found[source]
+                if holds(crops.windows[row : row + 1], np.array(candidate.box)).any()
+            )
+            scores[row] = max(inside, default=0.0)
+    return scores

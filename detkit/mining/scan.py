@@ -1,0 +1,237 @@
+"""Going over the images of a pool: detections in, false positives out, and nothing lost when the process is killed.
+
+A scan writes its journal as it goes, one line of JSON for each image, so that a scan that was interrupted goes on with
+the images that have no line yet; a last line that was cut off is dropped. Format version 1. The first line tells what
+the scan is of: ``{"format": "detkit mining scan", "format_version": 1, ...}`` and everything in ``Scan.identity``. Each
+other line is
+
+- ``image``: its place in the pool; ``size``, ``input_size``: (height, width) of the file, and as the detector sees it;
+- ``kinds``: how many detections are of each kind (see ``evaluation.detection_errors``);
+- ``true_positives``: the scores of the correct ones;
+- ``candidates``: the background errors, hardest first: lists in the order of ``Candidate``'s fields after ``image``.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detkit.console import progress
+from detkit.errors import DataError
+from detkit.evaluation import DetectionTable
+from detkit.evaluation.detection_errors import DetectionKind, IgnoreRegions, classify_detections
+from detkit.mining.candidates import Candidate, FalsePositives, find_candidates
+from detkit.mining.decision import Decision
+from detkit.mining.negative_set import MinedCrops
+from detkit.mining.pool import Pool
+from detkit.mining.settings import MiningSettings
+
+FORMAT = "detkit mining scan"
+FORMAT_VERSION = 1
+_NO_BOXES = np.zeros((0, 4))
+
+
+@dataclass(frozen=True, eq=False)
+class DetectedImages:
+    """A few images of a pool, and what a detector finds in them."""
+
+    images: Sequence[int]
+    """Their places in the pool."""
+    sizes: Sequence[tuple[int, int]]
+    """(height, width) of each in its file."""
+    table: DetectionTable
+    """Its image ids are those of the pool's ground truth."""
+
+
+Detect = Callable[[Sequence[int]], Iterable[DetectedImages]]
+"""Looks for objects in the images at these places of a pool, some at a time, each image once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One pass over a part of a pool."""
+
+    pool: Pool
+    images: Sequence[int]
+    """Places of the images to go over."""
+    settings: MiningSettings
+    input_size: Callable[[tuple[int, int]], tuple[int, int]]
+    """(height, width) of a file to that at which the detector sees it."""
+    identity: dict[str, Any]
+    """What a scan that is gone on with must have in common with the one before, as JSON values."""
+    ignore: IgnoreRegions
+    """Regions that count neither as object nor as background, beside the crowds."""
+    known: MinedCrops
+    """The crops that there are already."""
+
+
+@dataclass(frozen=True)
+class ScannedImage:
+    """A line of the journal."""
+
+    image: int
+    size: tuple[int, int]
+    input_size: tuple[int, int]
+    kinds: dict[str, int]
+    true_positives: list[float]
+    candidates: list[Candidate]
+
+
+def run_scan(scan: Scan, journal: Path, detect: Detect) -> list[ScannedImage]:
+    """Go over the images that the journal does not have yet.
+
+    Args:
+        scan: what to go over.
+        journal: a file to begin, or to go on with.
+        detect: finds objects.
+
+    Returns:
+        All images of the scan, in the order of the pool.
+
+    Raises:
+        DataError: the journal is of another scan, or cannot be read.
+    """
+    done = {line.image for line in _begin(scan, journal)}
+    remaining = [image for image in scan.images if image not in done]
+    sorter = _Sorter(scan)
+    lines = (line for detected in detect(remaining) for line in sorter.lines_of(detected))
+    with journal.open("a", encoding="utf-8") as stream:
+        for line in progress(lines, len(remaining), "mining"):
+            # Whole lines, one after the other: a kill can cut off the last one alone.
+            stream.write(_to_json(line) + "\n")
+            stream.flush()
+        os.fsync(stream.fileno())
+    return sorted(_read(scan, journal), key=lambda line: line.image)
+
+
+class _Sorter:
+    """Sorts out what is wrong with each detection, image by image."""
+
+    def __init__(self, scan: Scan) -> None:
+        self.scan = scan
+        self.windows = _by_image(scan.known.windows, scan.known.sources, scan.pool.files)
+        self.ignored = _by_image(scan.ignore.boxes, scan.ignore.image_ids, scan.pool.ground_truth.image_ids)
+
+    def lines_of(self, detected: DetectedImages) -> Iterator[ScannedImage]:
+        scan, table = self.scan, detected.table
+        truth = scan.pool.objects_in(detected.images)
+        ignored = [self.ignored.get(image, _NO_BOXES) for image in detected.images]
+        ignore = IgnoreRegions(np.repeat(truth.image_ids, list(map(len, ignored))), np.concatenate(ignored))
+        classified = classify_detections(
+            truth,
+            table,
+            foreground_iou=scan.settings.foreground_iou,
+            background_iou=scan.settings.background_iou,
+            ignore=ignore,
+        )
+        for image, size, regions in zip(detected.images, detected.sizes, ignored, strict=True):
+            image_id = scan.pool.ground_truth.image_ids[image]
+            mine = np.flatnonzero(table.image_ids == image_id)
+            kinds = classified.kinds[mine]
+            hard = mine[(kinds == DetectionKind.BACKGROUND) & (table.scores[mine] >= scan.settings.floor)]
+            found = FalsePositives(
+                image=image,
+                table=table.select(hard),
+                nearest_ious=classified.nearest_ious[hard],
+                obstacles=np.concatenate([truth.boxes[truth.object_image_ids == image_id], regions]),
+                known=self.windows.get(image, _NO_BOXES),
+                size=size,
+                input_size=scan.input_size(size),
+            )
+            yield ScannedImage(
+                image=image,
+                size=size,
+                input_size=found.input_size,
+                kinds=_counts(kinds),
+                true_positives=table.scores[mine[kinds == DetectionKind.CORRECT]].tolist(),
+                candidates=find_candidates(found, scan.settings, quarantine=scan.pool.state == "unverified"),
+            )
+
+
+def _by_image(boxes: np.ndarray, keys: np.ndarray, images: np.ndarray) -> dict[int, np.ndarray]:
+    """The boxes of each image, by its place among ``images``; a box belongs to the image with its key."""
+    rows: dict[Any, list[int]] = {}
+    for row, key in enumerate(keys.tolist()):
+        rows.setdefault(key, []).append(row)
+    return {place: boxes[rows[key]] for place, key in enumerate(images.tolist()) if key in rows}
+
+
+def _counts(kinds: np.ndarray) -> dict[str, int]:
+    counts = np.bincount(kinds, minlength=len(DetectionKind)).tolist()
+    return {kind.words: count for kind, count in zip(DetectionKind, counts, strict=True) if count}
+
+
+def _begin(scan: Scan, journal: Path) -> Iterator[ScannedImage]:
+    """Make the journal, or cut off what a kill left half written; the images that it has."""
+    header = json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **scan.identity}) + "\n"
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    whole = journal.read_bytes() if journal.exists() else b""
+    whole = whole[: whole.rfind(b"\n") + 1]
+    if not whole:
+        journal.write_text(header, encoding="utf-8")
+        return iter(())
+    os.truncate(journal, len(whole))
+    return _read(scan, journal)
+
+
+def _read(scan: Scan, journal: Path) -> Iterator[ScannedImage]:
+    with journal.open(encoding="utf-8") as stream:
+        _check_header(stream.readline(), scan.identity, journal)
+        for number, text in enumerate(stream, start=2):
+            try:
+                yield _from_json(text)
+            except (ValueError, KeyError, TypeError):
+                raise DataError(
+                    f"{journal}: line {number}: is damaged; begin the scan anew without this file"
+                ) from None
+
+
+def _check_header(text: str, identity: dict[str, Any], journal: Path) -> None:
+    try:
+        header = json.loads(text)
+        format_name, version = header.pop("format"), header.pop("format_version")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise DataError(f"{journal}: is no journal of a scan; move the file away") from None
+    if (format_name, version) != (FORMAT, FORMAT_VERSION):
+        raise DataError(
+            f"{journal}: is {format_name!r} of format version {version}, this detkit writes version "
+            f"{FORMAT_VERSION} of {FORMAT!r}; begin the scan anew"
+        )
+    expected = json.loads(json.dumps(identity))
+    for key in expected:
+        if header.get(key) != expected[key]:
+            raise DataError(
+                f"{journal}: was begun with {key} {header.get(key)!r}, this scan has {expected[key]!r}; go on with the "
+                "former, or begin anew in another folder"
+            )
+
+
+def _to_json(line: ScannedImage) -> str:
+    rows = [
+        [row.box, row.score, row.category_id, row.nearest_iou, row.decision, row.reason, row.window]
+        for row in line.candidates
+    ]
+    return json.dumps({**line.__dict__, "candidates": rows}, allow_nan=False)
+
+
+def _from_json(text: str) -> ScannedImage:
+    tree = json.loads(text)
+    candidates = [
+        Candidate(
+            tree["image"], tuple(box), score, category_id, iou, Decision(decision), reason,
+            None if window is None else tuple(window),
+        )
+        for box, score, category_id, iou, decision, reason, window in tree["candidates"]
+    ]  # fmt: skip
+    return ScannedImage(
+        image=tree["image"],
+        size=tuple(tree["size"]),
+        input_size=tuple(tree["input_size"]),
+        kinds=tree["kinds"],
+        true_positives=tree["true_positives"],
+        candidates=candidates,
+    )
