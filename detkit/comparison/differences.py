@@ -1,0 +1,139 @@
+"""The differences of all pairs of arms, with intervals, p values and Holm's correction."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from detkit.comparison.draws import Draws
+from detkit.comparison.intervals import holm, interval, p_value
+from detkit.comparison.measuring import (
+    MeasuredArms,
+    Pair,
+    Progress,
+    common_recalls,
+    false_positives_of_pairs,
+)
+from detkit.comparison.sentences import difference_sentence
+from detkit.errors import DataError
+from detkit.evaluation.compared_metrics import COMPARED_METRICS, PAIR_METRIC, ComparedMetric
+from detkit.evaluation.comparison_results import Difference, Estimate
+
+SIGNIFICANCE = 0.05
+RunValues = Mapping[int, np.ndarray]
+"""Of one arm and metric, by seed: float64 [1 + R], row 0 on the images as they are."""
+
+
+@dataclass(frozen=True)
+class MetricPair:
+    """What is needed to compare two arms in one metric."""
+
+    pair: Pair
+    metric: ComparedMetric
+    seeds: tuple[int, ...]
+    values: Mapping[str, RunValues]
+    """By arm and seed."""
+    recall: float | None = None
+
+
+def arm_estimate(values: RunValues, metric: ComparedMetric, draws: Draws) -> Estimate:
+    """The mean over an arm's seeds, and its interval; None where a run has no value."""
+    seeds = tuple(sorted(values))
+    means = draws.means(np.stack([values[seed] for seed in seeds], axis=1), seeds)
+    # Few seeds make intervals that reach past what a metric can be.
+    means[1:] = np.clip(means[1:], 0, 1 if metric.higher_is_better else None)
+    return _estimate(means)
+
+
+def all_differences(arms: MeasuredArms, draws: Draws, progress: Progress) -> tuple[Difference, ...]:
+    """Every pair of arms in every metric, pair by pair in the order of the arms.
+
+    A pair is compared on the seeds that both have, with the same draws for both.
+
+    Raises:
+        DataError: two arms have no seed in common.
+    """
+    seeds = {pair: _common_seeds(arms, pair) for pair in combinations(arms, 2)}
+    recalls = {pair: common_recalls(arms, pair, seeds[pair]) for pair in seeds}
+    false_positives = false_positives_of_pairs(arms, recalls, draws, progress)
+    families = [
+        [
+            MetricPair(pair, metric, seeds[pair], {name: _values(arms, name, metric) for name in pair})
+            for pair in seeds
+        ]
+        for metric in COMPARED_METRICS
+    ]
+    families.append(
+        [
+            MetricPair(pair, PAIR_METRIC, seeds[pair], false_positives[pair], _number(recalls[pair][0]))
+            for pair in seeds
+        ]
+    )
+    return tuple(difference for family in families for difference in compare_family(family, draws))
+
+
+def compare_family(family: list[MetricPair], draws: Draws) -> list[Difference]:
+    """The differences of all pairs in one metric, corrected together."""
+    plain = [_difference(one, draws) for one in family]
+    measured = [index for index, difference in enumerate(plain) if difference.p is not None]
+    corrected = dict(zip(measured, holm([plain[index].p or 0.0 for index in measured]), strict=True))
+    return [
+        _judged(difference, corrected.get(index), one.metric, len(measured))
+        for index, (difference, one) in enumerate(zip(plain, family, strict=True))
+    ]
+
+
+def _difference(one: MetricPair, draws: Draws) -> Difference:
+    """A pair's difference, not yet judged."""
+    first, second = (np.stack([one.values[name][seed] for seed in one.seeds], axis=1) for name in one.pair)
+    resampled = draws.means(first - second, one.seeds)
+    estimate = _estimate(resampled)
+    return Difference(
+        first=one.pair[0],
+        second=one.pair[1],
+        metric=one.metric.name,
+        seeds=one.seeds,
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        p=None if estimate.value is None else p_value(resampled[1:]),
+        p_holm=None,
+        shown=False,
+        sentence="",
+        recall=one.recall,
+    )
+
+
+def _judged(difference: Difference, p_holm: float | None, metric: ComparedMetric, pairs: int) -> Difference:
+    shown = difference.leaves_out_zero and p_holm is not None and p_holm < SIGNIFICANCE
+    judged = replace(difference, p_holm=p_holm, shown=shown)
+    return replace(judged, sentence=difference_sentence(judged, metric, pairs))
+
+
+def _estimate(values: np.ndarray) -> Estimate:
+    if np.isnan(values[0]):
+        return Estimate(None, None, None)
+    return Estimate(float(values[0]), *interval(values[1:]))
+
+
+def _values(arms: MeasuredArms, name: str, metric: ComparedMetric) -> RunValues:
+    return {seed: run.values[metric.name] for seed, run in arms[name].items()}
+
+
+def _common_seeds(arms: MeasuredArms, pair: Pair) -> tuple[int, ...]:
+    first, second = (set(arms[name]) for name in pair)
+    if not first & second:
+        raise DataError(
+            f"arms {pair[0]!r} and {pair[1]!r}: have no seed in common ({_list(first)}; {_list(second)}), so that "
+            "they started from other weights and saw other data; run both with the same seeds"
+        )
+    return tuple(sorted(first & second))
+
+
+def _list(seeds: set[int]) -> str:
+    return ", ".join(map(str, sorted(seeds))) or "none"
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,159 @@
+"""Finished runs in, the content of results.json out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from detkit.comparison.differences import all_differences, arm_estimate
+from detkit.comparison.draws import Draws, draw
+from detkit.comparison.measuring import MeasuredRun, Progress, measure_run
+from detkit.comparison.verdict import verdict
+from detkit.errors import DataError
+from detkit.evaluation import DetectionTable, GroundTruth, restrict
+from detkit.evaluation.compared_metrics import COMPARED_METRICS
+from detkit.evaluation.comparison_results import (
+    Arm,
+    Comparison,
+    Curves,
+    HardNegative,
+    LearningPoint,
+    MiningRound,
+    Resampling,
+    Run,
+)
+from detkit.evaluation.detection_curve import DetectionCurve, detection_curve
+
+RESAMPLES = 2000
+RECALL_GRID = tuple(np.linspace(0, 1, 101).round(2).tolist())
+FALSE_POSITIVE_GRID = tuple(np.logspace(-2, 1, 61).round(6).tolist())
+DIGITS = 5
+"""Of the curves, which are for plotting; metrics keep all theirs."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run left behind."""
+
+    seed: int
+    detections: DetectionTable
+    """Of the validation images, by the finished detector."""
+    compute: Mapping[str, float]
+    """By part, see ``comparison_results``."""
+    wall_clock: float
+    """Seconds."""
+    learning: Sequence[LearningPoint] = ()
+    rounds: Sequence[MiningRound] = ()
+    hardest: Sequence[HardNegative] = ()
+
+
+@dataclass(frozen=True)
+class FinishedArm:
+    """A strategy and its runs."""
+
+    name: str
+    config: str
+    runs: Sequence[FinishedRun] = field(default_factory=tuple)
+
+
+def summarise(
+    ground_truth: GroundTruth,
+    arms: Sequence[FinishedArm],
+    *,
+    title: str,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Comparison:
+    """Measure every run, and every difference between arms, with intervals.
+
+    Pictures, versions and the comparison's configuration are the caller's to add (``dataclasses.replace``).
+
+    Args:
+        ground_truth: the validation objects.
+        arms: with at least one run each, and names that differ.
+        resamples: of the bootstrap; 2,000 are enough for 95 % intervals.
+        seed: of the bootstrap; the same seed gives the same numbers.
+        progress: called with how many parts are done, of how many.
+
+    Raises:
+        DataError: arms share a name or have no runs, an arm has a seed twice, two arms have no seed in common, or
+            a detection is of an image or category that the ground truth does not know.
+    """
+    _check(arms)
+    draws = draw(len(ground_truth.image_ids), resamples=resamples, seed=seed)
+    total = sum(len(arm.runs) for arm in arms)
+    done = 0
+    measured: dict[str, dict[int, MeasuredRun]] = {arm.name: {} for arm in arms}
+    for arm in arms:
+        for run in arm.runs:
+            measured[arm.name][run.seed] = measure_run(ground_truth, run.detections, draws)
+            progress(done := done + 1, 2 * total)
+    summaries = tuple(_arm(ground_truth, arm, measured[arm.name], draws) for arm in arms)
+    differences = all_differences(measured, draws, lambda part, _: progress(total + part, 2 * total))
+    return Comparison(
+        title=title,
+        images=len(ground_truth.image_ids),
+        objects=sum(ground_truth.objects_per_class()),
+        classes=ground_truth.class_names,
+        resampling=Resampling(resamples, seed),
+        arms=summaries,
+        differences=differences,
+        verdict=verdict(summaries, differences, images=len(ground_truth.image_ids)),
+        recall_grid=RECALL_GRID,
+        false_positive_grid=FALSE_POSITIVE_GRID,
+    )
+
+
+def _check(arms: Sequence[FinishedArm]) -> None:
+    names = [arm.name for arm in arms]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DataError(f"arms: {repeated[0]!r} is there more than once; give each arm a name of its own")
+    for arm in arms:
+        seeds = [run.seed for run in arm.runs]
+        if not seeds:
+            raise DataError(f"arm {arm.name!r}: has no finished run; finish one, or leave the arm out")
+        if len(set(seeds)) < len(seeds):
+            raise DataError(f"arm {arm.name!r}: seeds {seeds} repeat; give each run a seed of its own")
+
+
+def _arm(
+    ground_truth: GroundTruth, arm: FinishedArm, measured: Mapping[int, MeasuredRun], draws: Draws
+) -> Arm:
+    return Arm(
+        name=arm.name,
+        config=arm.config,
+        runs=tuple(_run(ground_truth, run, measured[run.seed]) for run in arm.runs),
+        estimates={
+            metric.name: arm_estimate(
+                {seed: run.values[metric.name] for seed, run in measured.items()}, metric, draws
+            )
+            for metric in COMPARED_METRICS
+        },
+    )
+
+
+def _run(ground_truth: GroundTruth, run: FinishedRun, measured: MeasuredRun) -> Run:
+    return Run(
+        seed=run.seed,
+        metrics=measured.metrics(),
+        compute=dict(run.compute),
+        wall_clock=run.wall_clock,
+        learning=tuple(run.learning),
+        curves=_curves(detection_curve(ground_truth, restrict(run.detections, ground_truth))),
+        rounds=tuple(run.rounds),
+        hardest=tuple(run.hardest),
+    )
+
+
+def _curves(curve: DetectionCurve) -> Curves:
+    return Curves(
+        precision=tuple(_rounded(curve.precision_at(recall)) for recall in RECALL_GRID),
+        recall=tuple(_rounded(curve.recall_at(level)) for level in FALSE_POSITIVE_GRID),
+        highest_recall=curve.highest_recall,
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, DIGITS)

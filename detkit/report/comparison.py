@@ -1,0 +1,144 @@
+"""The report of a comparison: one HTML file that holds everything, made from results.json and its pictures."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from detkit.evaluation.compared_metrics import COMPARED_METRICS, PAIR_METRIC, ComparedMetric
+from detkit.evaluation.comparison_results import Arm, Comparison, ranking, read_comparison
+from detkit.files import write_text
+from detkit.report.comparison_charts import charts
+from detkit.report.comparison_colours import arm_class, arm_key, css_classes, css_variables
+from detkit.report.comparison_pictures import data_uri, drawn_picture
+
+GALLERY = 12
+"""Crops of each arm that are shown, the hardest."""
+
+
+def write_report(folder: str | PathLike, path: str | PathLike | None = None) -> Path:
+    """Make report.html from a comparison's folder.
+
+    The file needs nothing else: no network, no script, no other file. File, class and arm names are untrusted and
+    escaped, and a content security policy forbids the page to load anything.
+
+    Args:
+        folder: with results.json and the pictures that it names.
+        path: of the report; report.html in the folder if not given.
+
+    Returns:
+        Where the report is.
+
+    Raises:
+        DataError: results.json cannot be read, or a picture is missing, outside the folder or no picture.
+    """
+    folder = Path(folder)
+    path = folder / "report.html" if path is None else Path(path)
+    write_text(path, render(read_comparison(folder / "results.json"), folder))
+    return path
+
+
+def render(comparison: Comparison, folder: Path) -> str:
+    """The report as text; pictures are read from ``folder``."""
+    environment = Environment(
+        loader=PackageLoader("detkit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    numbers = {arm.name: index for index, arm in enumerate(comparison.arms)}
+    return environment.get_template("comparison.html").render(
+        comparison=comparison,
+        keys={name: arm_key(index) for name, index in numbers.items()},
+        arm_classes={name: arm_class(index) for name, index in numbers.items()},
+        charts=charts(comparison),
+        columns=[
+            list(group) for _, group in groupby(COMPARED_METRICS, key=lambda one: one.group or one.words)
+        ],
+        table=_metrics_table(comparison),
+        families=_families(comparison),
+        compute=[_compute_row(arm) for arm in comparison.arms],
+        mining=[_mining(arm, folder) for arm in comparison.arms if _mined(arm)],
+        pictures=[drawn_picture(folder, one, number) for number, one in enumerate(comparison.pictures, 1)],
+        light=Markup(css_variables(dark=False)),
+        dark=Markup(css_variables(dark=True)),
+        arm_rules=Markup(css_classes()),
+    )
+
+
+def _metrics_table(comparison: Comparison) -> list[dict[str, Any]]:
+    """A row for each arm from best to worst; a cell has value, interval and whether it is the best."""
+    ranked = ranking(comparison.arms, COMPARED_METRICS[0])
+    best = {metric.name: ranking(ranked, metric)[0].name for metric in COMPARED_METRICS}
+    return [
+        {
+            "name": arm.name,
+            "seeds": len(arm.runs),
+            "cells": [
+                (*_cell(arm, metric), arm.name == best[metric.name] and len(ranked) > 1)
+                for metric in COMPARED_METRICS
+            ],
+        }
+        for arm in ranked
+    ]
+
+
+def _cell(arm: Arm, metric: ComparedMetric) -> tuple[str, str]:
+    estimate = arm.estimates[metric.name]
+    if estimate.value is None:
+        return "n/a", ""
+    if estimate.low is None and estimate.high is None:
+        return metric.text(estimate.value), "open"
+    ends = ("open" if end is None else metric.text(end) for end in (estimate.low, estimate.high))
+    return metric.text(estimate.value), " to ".join(ends)
+
+
+def _families(comparison: Comparison) -> list[dict[str, Any]]:
+    """The differences by metric: those of the main metric and of the pairs' own first."""
+    order = [COMPARED_METRICS[0], PAIR_METRIC, *COMPARED_METRICS[1:]]
+    found = [
+        {
+            "name": metric.name,
+            "words": metric.words + (" at equal recall" if metric is PAIR_METRIC else ""),
+            "differences": [one for one in comparison.differences if one.metric == metric.name],
+        }
+        for metric in order
+    ]
+    return [family for family in found if family["differences"]]
+
+
+def _compute_row(arm: Arm) -> dict[str, Any]:
+    """Means over the runs: each part's compute, all of it, and minutes."""
+    parts = sorted({part for run in arm.runs for part in run.compute}, key=lambda part: part != "training")
+    means = {part: _mean([run.compute.get(part, 0.0) for run in arm.runs]) for part in parts}
+    total = sum(means.values())
+    return {
+        "name": arm.name,
+        "runs": len(arm.runs),
+        "total": total,
+        "parts": [(part, mean, mean / total if total else 0.0) for part, mean in means.items() if mean],
+        "minutes": _mean([run.wall_clock for run in arm.runs]) / 60,
+    }
+
+
+def _mined(arm: Arm) -> bool:
+    return any(run.rounds or run.hardest for run in arm.runs)
+
+
+def _mining(arm: Arm, folder: Path) -> dict[str, Any]:
+    """Every round of every seed, and the hardest crops with their pictures."""
+    hardest = sorted((crop for run in arm.runs for crop in run.hardest), key=lambda crop: -crop.score)
+    return {
+        "name": arm.name,
+        "rounds": [(run.seed, one) for run in arm.runs for one in run.rounds],
+        "crops": [(crop, data_uri(folder, crop.picture)) for crop in hardest[:GALLERY]],
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,81 @@
+"""One colour, dash and marker for each arm, the same in every chart, and how charts follow the page's colours.
+
+Charts are drawn in stand-in colours, which ``comparison_svg`` turns into the page's CSS variables: one drawing then
+serves light, dark and print. The arms' colours are Okabe and Ito's, told apart with any colour vision, made darker
+on white and lighter on black; dashes and markers say the same without colour.
+"""
+
+from typing import Any
+
+from markupsafe import Markup
+
+INK, MUTED, GRID, CARD = "#010101", "#020202", "#030303", "#040404"
+"""Stand-ins for text, lesser text, grid lines and what charts stand on."""
+_LIGHT = ("#0072b2", "#c8500a", "#00805e", "#a8457f", "#8a6a00", "#4b5563", "#2b8fcb", "#7a3fb0")
+_DARK = ("#5ab4ee", "#f28a4b", "#35c79c", "#e59ac6", "#e3bd4a", "#b4bcc8", "#9bd8ff", "#c3a0ee")
+_DASHES: tuple[Any, ...] = (
+    "solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (7, 1.5, 1.2, 1.5)), (0, (3, 1)),
+    (0, (5, 1.5, 1.2, 1.5, 1.2, 1.5)), (0, (9, 2)), (0, (1.2, 2.4)),
+)  # fmt: skip
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+ARM_COLOURS = len(_LIGHT)
+
+
+def arm_colour(index: int) -> str:
+    """The stand-in of an arm, by its place in the comparison."""
+    return f"#0a0a{index % ARM_COLOURS:02x}"
+
+
+def arm_dash(index: int) -> Any:
+    """matplotlib's line style of an arm; another one where colours begin to repeat."""
+    return _DASHES[(index + index // ARM_COLOURS) % len(_DASHES)]
+
+
+def arm_marker(index: int) -> str:
+    """matplotlib's marker of an arm."""
+    return _MARKERS[(index + index // ARM_COLOURS) % len(_MARKERS)]
+
+
+def arm_class(index: int) -> str:
+    """The class that gives an element of the page the arm's colour."""
+    return f"arm-{index % ARM_COLOURS}"
+
+
+def css_values() -> dict[str, str]:
+    """What each stand-in becomes in the page."""
+    arms = {arm_colour(index): f"var(--arm-{index})" for index in range(ARM_COLOURS)}
+    return {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--grid)", CARD: "var(--card)", **arms}
+
+
+def css_variables(*, dark: bool) -> str:
+    """The declarations of the arms' colours."""
+    colours = _DARK if dark else _LIGHT
+    return " ".join(f"--arm-{index}: {colour};" for index, colour in enumerate(colours))
+
+
+def css_classes() -> str:
+    """A rule for each ``arm_class``."""
+    return "\n".join(f".arm-{index} {{ --arm: var(--arm-{index}); }}" for index in range(ARM_COLOURS))
+
+
+_KEYS = {
+    "o": "M17 2 a4.5 4.5 0 1 0 .01 0 z",
+    "s": "M12.8 2.3 h8.4 v8.4 h-8.4 z",
+    "^": "M17 1.6 l5 9.4 h-10 z",
+    "D": "M17 .8 l5.6 5.7 l-5.6 5.7 l-5.6 -5.7 z",
+    "v": "M17 11.4 l5 -9.4 h-10 z",
+    "P": "M15.2 1.8 h3.6 v3 h3 v3.6 h-3 v3 h-3.6 v-3 h-3 v-3.6 h3 z",
+    "X": "M14 1 l3 3 l3 -3 l2.5 2.5 l-3 3 l3 3 l-2.5 2.5 l-3 -3 l-3 3 l-2.5 -2.5 l3 -3 l-3 -3 z",
+    "p": "M17 1.4 l5 3.7 l-1.9 5.9 h-6.2 l-1.9 -5.9 z",
+}  # fmt: skip
+"""matplotlib's markers as paths, in a box of 34 x 13."""
+
+
+def arm_key(index: int) -> Markup:
+    """What stands for an arm in a legend: its line with its marker, as SVG."""
+    dash = arm_dash(index)
+    lengths = "" if dash == "solid" else " ".join(f"{1.9 * length:g}" for length in dash[1])
+    return Markup(
+        '<svg class="key {}" viewBox="0 0 34 13" aria-hidden="true"><line x1="0" y1="6.5" x2="34" y2="6.5" '
+        'stroke-dasharray="{}"/><path d="{}"/></svg>'
+    ).format(arm_class(index), lengths, _KEYS[arm_marker(index)])

@@ -1,0 +1,270 @@
+"""The charts of a comparison.
+
+All are 5 inches wide, so that their text can be read on a telephone; names stand above what they name, for there
+is no room beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from detkit.evaluation.compared_metrics import ComparedMetric
+from detkit.evaluation.comparison_results import Arm, Comparison, Difference, Estimate, LearningPoint, lead
+from detkit.report.comparison_colours import CARD, INK, MUTED, arm_colour, arm_dash, arm_marker
+
+WIDTH = 5.0
+_LONGEST_NAME = 44
+_SMALL = 10
+
+
+def shortened(name: str, length: int = _LONGEST_NAME) -> str:
+    """A name that fits a chart: on one line, its end cut off."""
+    name = " ".join(name.split())
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def ranking_chart(arms: Sequence[tuple[int, Arm]], metric: ComparedMetric) -> Figure:
+    """A dot and a whisker for each arm, best on top, with its seeds as small rings.
+
+    Args:
+        arms: place in the comparison, which gives the colour, and arm; from best to worst.
+    """
+    figure, axes = _rows(len(arms))
+    unit = 100 if metric.higher_is_better else 1
+    for row, (index, arm) in enumerate(arms):
+        estimate = arm.estimates[metric.name]
+        _row_name(axes, row, shortened(arm.name), _estimate_text(estimate, metric))
+        if estimate.value is None:
+            continue
+        seeds = [value for run in arm.runs if (value := run.metrics[metric.name]) is not None]
+        colour = arm_colour(index)
+        _whisker(
+            axes,
+            row,
+            [_times(end, unit) for end in (estimate.low, estimate.high)],
+            estimate.value * unit,
+            colour,
+        )
+        axes.plot(
+            np.array(seeds) * unit, [row + 0.22] * len(seeds), "o", color=colour, mfc="none", ms=3.5, mew=0.9
+        )
+        axes.plot(
+            estimate.value * unit, row, arm_marker(index), color=colour, ms=8, mec=CARD, mew=0.8, zorder=4
+        )
+    if not metric.higher_is_better:
+        axes.set_xlim(left=min(0, axes.get_xlim()[0]))
+    axes.set_xlabel(f"{metric.words}{', points' if unit == 100 else ''}")
+    return figure
+
+
+def difference_chart(differences: Sequence[Difference], metric: ComparedMetric) -> Figure:
+    """A dot and a whisker for each pair, the better arm named first; filled where a difference is shown."""
+    told = [(lead(difference, metric), difference.shown) for difference in differences]
+    told.sort(key=lambda row: -row[0].value)
+    figure, axes = _rows(len(told), height=0.55)
+    unit = 100 if metric.higher_is_better else 1
+    for row, (one, shown) in enumerate(told):
+        colour = INK if shown else MUTED
+        _row_name(
+            axes, row, f"{shortened(one.better, 26)} over {shortened(one.worse, 26)}", metric.text(one.value)
+        )
+        _whisker(axes, row, [_times(end, unit) for end in (one.low, one.high)], one.value * unit, colour)
+        axes.plot(one.value * unit, row, "o", color=colour, mfc=colour if shown else CARD, ms=7, zorder=4)
+    axes.axvline(0, color=INK, lw=1, zorder=1)
+    fewer = "" if metric.higher_is_better else "fewer "
+    axes.set_xlabel(f"{fewer}{metric.words}{', points' if unit == 100 else ''}")
+    return figure
+
+
+def learning_chart(arms: Sequence[Arm], metric: str) -> Figure:
+    """Validation over compute: a thin line for each seed, a thick one for their mean; scans are ticks below."""
+    figure, axes = _plane(height=3.7)
+    mining = [arm.name for arm in arms if any(run.rounds for run in arm.runs)]
+    for index, arm in enumerate(arms):
+        colour = arm_colour(index)
+        courses = [_course(run.learning, metric) for run in arm.runs]
+        courses = [(compute / 1e9, 100 * values) for compute, values in courses if len(values)]
+        if not courses:
+            continue
+        for compute, values in courses:
+            axes.plot(compute, values, color=colour, lw=0.8, alpha=0.35)
+        compute, values = _mean_course(courses)
+        axes.plot(compute, values, color=colour, lw=2, ls=arm_dash(index), marker=arm_marker(index), ms=4.5,
+                  mec=CARD, mew=0.6, zorder=3)  # fmt: skip
+        if arm.name in mining:
+            scans = [one.compute / 1e9 for one in arm.runs[0].rounds]
+            height = 0.02 + 0.035 * mining.index(arm.name)
+            axes.plot(scans, [height] * len(scans), "|", color=colour, ms=7, mew=1.8,
+                      transform=axes.get_xaxis_transform(), zorder=4)  # fmt: skip
+    axes.set_xlim(left=0)
+    axes.set_xlabel("compute spent, 10⁹ forward passes per pixel")
+    axes.set_ylabel(f"{metric}, points")
+    return figure
+
+
+def precision_chart(comparison: Comparison) -> Figure:
+    """Precision against recall, at IoU .5 over all classes: the mean of the seeds, and what they span."""
+    figure, axes = _plane(height=4.0)
+    for index, arm in enumerate(comparison.arms):
+        curves = _stack([run.curves.precision for run in arm.runs])
+        _band(axes, np.array(comparison.recall_grid) * 100, 100 * curves, index)
+    axes.set(xlim=(0, 100), ylim=(0, 101.5), xlabel="recall, points", ylabel="precision, points")
+    return figure
+
+
+def false_positives_chart(comparison: Comparison) -> Figure:
+    """Recall against false positives per image on a logarithmic axis, at IoU .5 over all classes."""
+    figure, axes = _plane(height=4.0)
+    grid = np.array(comparison.false_positive_grid)
+    for index, arm in enumerate(comparison.arms):
+        _band(axes, grid, 100 * _stack([run.curves.recall for run in arm.runs]), index)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(
+        xlim=(grid[0], grid[-1]), ylim=(0, 101.5), xlabel="false positives per image", ylabel="recall, points"
+    )
+    return figure
+
+
+def mined_chart(arms: Sequence[tuple[int, Arm]]) -> Figure:
+    """Round by round, false positives found (open bars) and added (filled): means over the seeds.
+
+    Args:
+        arms: place in the comparison and arm; those that mined.
+    """
+    figure, axes = _plane(height=3.4)
+    width = 0.8 / len(arms)
+    for place, (index, arm) in enumerate(arms):
+        rounds = _rounds(arm)
+        across = rounds.numbers + (place - (len(arms) - 1) / 2) * width
+        colour = arm_colour(index)
+        axes.bar(across, rounds.found, width * 0.9, facecolor="none", edgecolor=colour, lw=1.2, zorder=2)
+        axes.bar(across, rounds.added, width * 0.9, color=colour, zorder=2)
+        axes.plot(
+            across[rounds.undone], rounds.found[rounds.undone], "X", color=INK, mec=CARD, ms=9, zorder=3
+        )
+    axes.set(ylabel="false positives", xlabel="round")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="x", visible=False)
+    return figure
+
+
+def acceptance_chart(arms: Sequence[tuple[int, Arm]]) -> Figure:
+    """Round by round, the share of scanned windows that was accepted, on a logarithmic axis."""
+    figure, axes = _plane(height=3.4)
+    for index, arm in arms:
+        rounds = _rounds(arm)
+        axes.plot(rounds.numbers, 100 * rounds.accepted, color=arm_colour(index), ls=arm_dash(index), lw=2,
+                  marker=arm_marker(index), ms=7, mec=CARD, mew=0.8)  # fmt: skip
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set(ylabel="accepted, %", xlabel="round")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def _plane(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _rows(count: int, height: float = 0.6) -> tuple[Figure, Axes]:
+    """Axes with a row for each thing, the first on top."""
+    figure, axes = _plane(height * count + 0.6)
+    axes.set_ylim(count - 0.4, -0.75)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.04)
+    return figure, axes
+
+
+def _row_name(axes: Axes, row: int, name: str, value: str) -> None:
+    place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom", "zorder": 2.5}
+    ground = {"facecolor": CARD, "edgecolor": "none", "pad": 1.0}  # lines must not cross the text
+    axes.text(0, row - 0.26, name, ha="left", bbox=ground, **place)
+    axes.text(1, row - 0.26, value, ha="right", bbox=ground, fontsize=_SMALL, color=MUTED, **place)
+
+
+def _whisker(axes: Axes, row: int, ends: Sequence[float | None], value: float, colour: str) -> None:
+    """The interval; an open end is an arrow head at the value."""
+    low, high = (value if end is None else end for end in ends)
+    axes.plot([low, high], [row, row], color=colour, lw=2.2, solid_capstyle="round", zorder=3)
+    for end, marker in zip(ends, (4, 5), strict=True):  # carets to the left and the right
+        if end is None:
+            axes.plot(value, row, marker=marker, color=colour, ms=11, zorder=2)
+
+
+def _estimate_text(estimate: Estimate, metric: ComparedMetric) -> str:
+    if estimate.value is None:
+        return "recall not reached" if not metric.higher_is_better else "nothing to measure"
+    ends = ("open" if end is None else metric.text(end) for end in (estimate.low, estimate.high))
+    return f"{metric.text(estimate.value)} ({' to '.join(ends)})"
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _course(points: Sequence[LearningPoint], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Compute and values, [P] each, of the points that were measured."""
+    rows = [
+        (point.compute, point.metrics[metric]) for point in points if point.metrics.get(metric) is not None
+    ]
+    table = np.array(rows, dtype=np.float64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def _mean_course(courses: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The seeds' mean where all have begun and none has ended, at the first seed's points."""
+    start = max(compute[0] for compute, _ in courses)
+    stop = min(compute[-1] for compute, _ in courses)
+    points = courses[0][0][(courses[0][0] >= start) & (courses[0][0] <= stop)]
+    return points, np.mean([np.interp(points, *course) for course in courses], axis=0)
+
+
+def _stack(curves: Sequence[Sequence[float | None]]) -> np.ndarray:
+    """[runs, grid], NaN for None."""
+    return np.array([[np.nan if value is None else value for value in curve] for curve in curves])
+
+
+def _band(axes: Axes, grid: np.ndarray, curves: np.ndarray, index: int) -> None:
+    """The mean of the seeds where all have a value, over what they span."""
+    mean, colour = curves.mean(axis=0), arm_colour(index)
+    axes.fill_between(grid, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.13, lw=0)
+    axes.plot(grid, mean, color=colour, lw=1.9, ls=arm_dash(index))
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """Means over an arm's seeds, [rounds] each."""
+
+    numbers: np.ndarray
+    found: np.ndarray
+    added: np.ndarray
+    accepted: np.ndarray
+    """NaN where it was not counted, or was 0, which a logarithmic axis has no place for."""
+    undone: np.ndarray
+    """Any seed rolled the round back."""
+
+
+def _rounds(arm: Arm) -> _Rounds:
+    every = [one for run in arm.runs for one in run.rounds]
+    rows = [
+        [one for one in every if one.number == number] for number in sorted({one.number for one in every})
+    ]
+    shares = [[one.acceptance for one in row if one.acceptance] for row in rows]
+    return _Rounds(
+        numbers=np.array([row[0].number for row in rows]),
+        found=np.array([np.mean([one.false_positives for one in row]) for row in rows]),
+        added=np.array([np.mean([one.added for one in row]) for row in rows]),
+        accepted=np.array([np.mean(share) if share else np.nan for share in shares]),
+        undone=np.array([any(one.rolled_back for one in row) for row in rows], dtype=bool),
+    )
