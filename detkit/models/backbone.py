@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models
@@ -58,7 +59,7 @@ def build_body(
     """
     network = _build_network(name)
     if frozen_batch_norm:
-        _freeze_batch_norm(network)
+        freeze_batch_norm(network)
     probe = _Probe(name, network)
     if nodes is None:
         nodes = [probe.last_stage(level) for level in levels]
@@ -66,7 +67,32 @@ def build_body(
     if frozen_stem:
         nn.ModuleList(probe.before(taps[0].node)).requires_grad_(False)
     returned = {tap.node: str(tap.level) for tap in taps}
-    return create_feature_extractor(network, returned, suppress_diff_warning=True), taps
+    # Tracing must stop at our own layer as it does at torchvision's.
+    tracing = {"leaf_modules": [FrozenBatchNorm]}
+    return create_feature_extractor(
+        network, returned, tracer_kwargs=tracing, suppress_diff_warning=True
+    ), taps
+
+
+class FrozenBatchNorm(FrozenBatchNorm2d):
+    """torchvision's, in one op that keeps the type of its input.
+
+    Under autocast torchvision's gives float32, and with it all sums and activations of a residual network.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+def freeze_batch_norm(module: nn.Module, layer: type[FrozenBatchNorm2d] = FrozenBatchNorm) -> None:
+    """Put a frozen ``layer`` with the same weights and statistics in the place of every batch norm in ``module``."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            frozen = layer(child.num_features, eps=child.eps).to(child.weight)
+            frozen.load_state_dict(child.state_dict(), strict=False)
+            setattr(module, name, frozen)
+        else:
+            freeze_batch_norm(child, layer)
 
 
 def _build_network(name: str) -> nn.Module:
@@ -77,14 +103,6 @@ def _build_network(name: str) -> nn.Module:
             "torchvision.models.list_models() names them all"
         )
     return get_model(name, weights=None)
-
-
-def _freeze_batch_norm(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, FrozenBatchNorm2d(child.num_features, eps=child.eps))
-        else:
-            _freeze_batch_norm(child)
 
 
 class _Probe:

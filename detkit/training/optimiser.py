@@ -32,15 +32,16 @@ def build_optimiser(
     groups = parameter_groups(
         model, learning_rate, learning_rate * backbone_rate, weight_decay, norm_weight_decay
     )
+    # fused: one sweep over weight, gradient and state, which must lie alike in memory, as autograd's gradients do.
     match name:
         case "sgd":
-            return optim.SGD(groups, momentum=momentum)
+            return optim.SGD(groups, momentum=momentum, fused=True)
         case "rmsprop":
             return optim.RMSprop(groups, momentum=momentum)
         case "adam":
-            return optim.Adam(groups, betas=(momentum, 0.999))
+            return optim.Adam(groups, betas=(momentum, 0.999), fused=True)
         case "adamw":
-            return optim.AdamW(groups, betas=(momentum, 0.999))
+            return optim.AdamW(groups, betas=(momentum, 0.999), fused=True)
 
 
 def parameter_groups(

@@ -10,7 +10,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detkit.errors import ConfigError
 from detkit.models import PyramidBackbone
-from detkit.models.backbone import build_body
+from detkit.models.backbone import build_body, freeze_batch_norm
 from detkit.training.optimiser import build_optimiser
 
 FAMILIES = {
@@ -73,6 +73,25 @@ def test_frozen_batch_norm_does_not_move_in_training() -> None:
     assert sum(isinstance(module, FrozenBatchNorm2d) for module in body.modules()) == 20
     assert all(torch.equal(value, before[name]) for name, value in body.named_buffers())
     assert not any("bn" in name for name, _ in body.named_parameters())
+
+
+def test_frozen_batch_norm_is_torchvisions_and_keeps_half_precision() -> None:
+    trained = nn.Sequential(nn.BatchNorm2d(4, eps=1e-3))
+    for tensor in (*trained.parameters(), trained[0].running_mean, trained[0].running_var):
+        nn.init.uniform_(tensor, 0.5, 2.0)
+    theirs = copy.deepcopy(trained)
+    freeze_batch_norm(trained)
+    freeze_batch_norm(theirs, FrozenBatchNorm2d)
+    assert type(theirs[0]) is FrozenBatchNorm2d
+    images = torch.randn(2, 4, 8, 8, requires_grad=True)
+    ours = trained.train()(images)
+    torch.testing.assert_close(ours, theirs(images))
+    gradient = torch.randn_like(images)
+    (mine,) = torch.autograd.grad(ours, images, gradient)
+    torch.testing.assert_close(mine, torch.autograd.grad(theirs(images), images, gradient)[0])
+    body, _ = build_body("resnet18", (3, 4, 5), frozen_batch_norm=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert {features.dtype for features in body(torch.rand(1, 3, 64, 64)).values()} == {torch.bfloat16}
 
 
 def moved_by_training_forward(backbone: PyramidBackbone) -> set[str]:

@@ -1,9 +1,13 @@
 """Which parameter gets which rate and decay, and that each optimiser is the one asked for."""
 
+import copy
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
+from detkit.models.convolution import use_winograd
 from detkit.training.averaging import moving_average
 from detkit.training.optimiser import build_optimiser
 
@@ -70,6 +74,35 @@ def test_kinds(name, kind, key, value):
     optimiser = build_optimiser(Net(), name, learning_rate=0.1, momentum=0.8)
     assert type(optimiser) is kind
     assert all(group[key] == value for group in optimiser.param_groups)
+
+
+@pytest.mark.parametrize(
+    ("name", "plain_optimiser"),
+    [
+        ("sgd", partial(torch.optim.SGD, momentum=0.9)),
+        ("adam", torch.optim.Adam),
+        ("adamw", torch.optim.AdamW),
+    ],
+)
+def test_a_fused_step_is_that_of_the_plain_loop(name, plain_optimiser):
+    """Fused optimisers take for granted that weight and gradient lie alike; in channels_last memory too they do."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.Conv2d(64, 8, 3)).to(
+        memory_format=torch.channels_last
+    )
+    use_winograd(model)
+    plain = copy.deepcopy(model)
+    optimiser = build_optimiser(model, name, learning_rate=1e-3, weight_decay=0.01)
+    expected = plain_optimiser(plain.parameters(), lr=1e-3, weight_decay=0.01, foreach=False)
+    images = torch.rand(4, 64, 20, 20).to(memory_format=torch.channels_last)
+    for _ in range(3):
+        for each, stepper in ((model, optimiser), (plain, expected)):
+            stepper.zero_grad()
+            each(images).square().mean().backward()
+            stepper.step()
+    assert optimiser.defaults["fused"]
+    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_the_moving_average_starts_at_the_first_weights_and_approaches_the_last():
