@@ -26,6 +26,7 @@ template <typename T>
 __device__ T* computed_once(T* pointer) {
 #ifdef __CUDA_ARCH__
   asm("" : "+l"(pointer));
+  __builtin_assume(__isGlobal(pointer));
 #endif
   return pointer;
 }

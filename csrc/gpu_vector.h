@@ -91,7 +91,7 @@ struct alignas(sizeof(Scalar) * COUNT) Vector {
   __device__ void store(Scalar* to) const {
     Bits bits;
     memcpy(&bits, words, sizeof(bits));
-    __stcg(reinterpret_cast<Bits*>(to), bits);
+    *reinterpret_cast<Bits*>(to) = bits;
   }
 #endif
 
