@@ -36,6 +36,8 @@ EYES = {
 }
 MORE_SEEDS = ("focal", "random 1:3", "bootstrapped")
 """Arms with two more."""
+HOSTILE = '<script>alert("1")</script>\'$x$_&{{ 7*7 }}'
+"""A name that is markup, formula and template at once."""
 MINING = ("bootstrapped", "bootstrapped with focal")
 
 

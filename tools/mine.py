@@ -6,11 +6,10 @@ from pathlib import Path
 
 from detkit.build import build_evaluation_transform, held_out_images, load_detector, mining_source
 from detkit.console import print_table, run_tool, say, warn
-from detkit.mining.export import write_coco_negatives
 from detkit.mining.held_out import refuse_held_out
 from detkit.mining.manifest import summary_tables
 from detkit.mining.pool import coco_pool, image_files
-from detkit.mining.round import begin, mine, open_round
+from detkit.mining.round import MiningRound, begin, mine, negatives_before
 from detkit.mining.settings import MiningSettings
 from detkit.mining.source import MiningSource, named_file, results_source
 
@@ -18,18 +17,28 @@ EXAMPLES = """examples:
   python tools/mine.py runs/demo/best.pt --images photos --state verified-empty --output negatives
   python tools/mine.py runs/demo/best.pt --annotations train.json --images images/train --output negatives
   python tools/mine.py --detections results.json --annotations train.json --images images --output negatives \\
-      --score p50 --held-out val.json=images
+      --threshold p50 --held-out val.json=images
   python tools/mine.py runs/demo/best.pt --images web --state unverified --part 2/4 --round 2 --output negatives
 
 The third needs no model: it takes any program's COCO results on the images of train.json, from the median score of the
 detections that find an object (p50) on. --state says what is known of the images: annotated, every object has a
 box (the default with --annotations); verified-empty, somebody looked and there is none; unverified, nobody looked:
-then what scores --quarantine or more goes to DIR/quarantine.json for a person to look at, and is never a negative.
+then what scores --quarantine-score goes to DIR/quarantine.json for a person to look at, and is never a negative.
 
 DIR/negatives.json (COCO, images without boxes) and its pictures in DIR/crops add to any detector's training data.
 DIR/round_001 says what became of every false positive, and holds the set for detkit. Train against the negatives,
 then mine with --round 2 and the new checkpoint: what is known is not taken twice.
 """
+SETTINGS = {
+    "threshold": "least score, or a percentile of the true positives' scores",
+    "per_image": "crops of an image, the hardest",
+    "per_round": "crops of the round, the hardest",
+    "context": "sides of a crop, in those of the false positive",
+    "least_side": "pixels; smaller crops are dropped",
+    "overlap_iou": "of false positives that overlap more, the hardest stays",
+    "alike_bits": "of those that look alike (differ in so few of 64 bits), the hardest stays",
+    "quarantine_score": "with --state unverified: from here on for a person to look at",
+}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -45,101 +54,72 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", required=True, type=Path, metavar="DIR", help="folder of the negatives, of all rounds")
     add("--round", type=int, default=1, metavar="N", help="adds to the negatives of round N - 1 (1)")
     add("--part", type=_part, default=(0, 1), metavar="I/N", help="go over the I-th of N parts of the images")
-    add("--score", default=usual.threshold, type=_threshold, help=f"least score, or pN ({usual.threshold})")
-    add("--per-image", type=int, default=usual.per_image, help=f"crops of an image ({usual.per_image})")
-    add("--limit", type=int, default=usual.per_round, help=f"crops of the round ({usual.per_round})")
     add("--capacity", type=int, metavar="N", help="crops of all rounds: the easiest make room (no end)")
-    add("--context", type=float, default=usual.context, help=f"crop, in sides of the box ({usual.context})")
-    add("--largest", type=int, metavar="PX", help="longest side of a crop (the detector's image, or 512)")
-    add("--quarantine", type=float, default=usual.quarantine_score, help=f"score ({usual.quarantine_score})")
+    for name, text in SETTINGS.items():
+        value = getattr(usual, name)
+        kind = _threshold if name == "threshold" else type(value)
+        add(f"--{name.replace('_', '-')}", type=kind, default=value, metavar="X", help=f"{text} ({value})")
     add("--held-out", nargs="*", metavar="PATH", help="images never to mine: folders, or COCO files as "
         "GT.json=DIR (those of the checkpoint's val and test); no PATH checks nothing")  # fmt: skip
-    add("--classes", type=_names, metavar="A,B", help="with --detections: these classes of GT.json alone")
-    add(
-        "--resize",
-        nargs=2,
-        type=int,
-        metavar=("SHORTER", "LONGEST"),
-        help="with --detections: before cutting",
-    )
+    add("--classes", metavar="A,B", help="with --detections: look for these classes of GT.json alone")
+    add("--resize", nargs=2, type=int, metavar=("S", "L"), help="with --detections: limits of the shorter "
+        "and the longer side, as the detector had them, before crops are cut")  # fmt: skip
     add("--data-root", metavar="DIR", help="folder that the checkpoint's data paths start from")
     add("--device", choices=("auto", "cpu", "cuda"), help="as in training")
-    add("--workers", type=int, help="processes that read images (as in training)")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with an interrupted round")
     again.add_argument("--overwrite", action="store_true", help="do the round anew")
     arguments = parser.parse_args()
+    arguments.state = arguments.state or ("annotated" if arguments.annotations else None)
     if (arguments.checkpoint is None) == (arguments.detections is None):
         parser.error("give a checkpoint, or --detections")
     if arguments.detections and not arguments.annotations:
         parser.error("--detections needs --annotations: they say which image has which id")
-    if not (arguments.state or arguments.annotations):
-        parser.error("say what is known of the images: --state verified-empty or unverified")
+    if not arguments.annotations and arguments.state in (None, "annotated"):
+        parser.error("a folder without --annotations needs --state verified-empty or unverified")
     return arguments
 
 
 def source(arguments: argparse.Namespace) -> tuple[MiningSource, list[str] | None, int]:
-    """What is mined, the images that must not be, and the longest side of a crop."""
-    state = arguments.state or "annotated"
+    """What is mined, the images that must not be (None: not known), and the longest side of a crop."""
     held_out = arguments.held_out
     if held_out:
-        held_out = [file for name in held_out for file in _images_of(name, arguments.images)]
+        named = [name.partition("=") for name in held_out]
+        held_out = [file for path, _, own in named for file in image_files(path, own or arguments.images)]
     if arguments.detections:
-        pool = coco_pool(arguments.annotations, arguments.images, state=state, classes=arguments.classes)
+        classes = arguments.classes and [name.strip() for name in arguments.classes.split(",")]
+        pool = coco_pool(arguments.annotations, arguments.images, state=arguments.state, classes=classes)
         return results_source(arguments.detections, pool, resize=arguments.resize), held_out, 512
     detector = load_detector(arguments.checkpoint, device=arguments.device, data_root=arguments.data_root)
-    if arguments.held_out is None:
-        held_out = held_out_images(detector.config)
-    found = mining_source(
-        detector,
-        arguments.images,
-        arguments.annotations,
-        state=state,
-        name=named_file(arguments.checkpoint),
-        workers=arguments.workers,
-    )
+    name = named_file(arguments.checkpoint)
+    found = mining_source(detector, arguments.images, arguments.annotations, state=arguments.state, name=name)
+    held_out = held_out_images(detector.config) if held_out is None else held_out
     return found, held_out, build_evaluation_transform(detector.config).shorter
 
 
 def main() -> None:
     arguments = parse_arguments()
     mined, held_out, side = source(arguments)
-    side = arguments.largest or side
-    settings = MiningSettings(
-        threshold=arguments.score,
-        per_image=arguments.per_image,
-        per_round=arguments.limit,
-        context=arguments.context,
-        largest=(side, side),
-        quarantine_score=arguments.quarantine,
-    )
-    told = open_round(
-        arguments.output,
-        arguments.round,
-        mined,
-        settings,
-        capacity=arguments.capacity,
+    given = {name: getattr(arguments, name) for name in SETTINGS}
+    told = MiningRound(
+        number=arguments.round,
+        root=arguments.output,
+        source=mined,
+        settings=MiningSettings(**given, largest=(side, side)),
+        negatives=negatives_before(arguments.output, arguments.round, capacity=arguments.capacity),
         part=arguments.part,
         file_format="jpg",
     )
-    begin(told, resume=arguments.resume, overwrite=arguments.overwrite)
     if held_out is None:
         warn("no image was compared with those of validation and test; name them with --held-out")
     else:
-        files = [str(mined.pool.files[image]) for image in mined.pool.part(*told.part)]
+        files = mined.pool.files[list(told.images)].tolist()
         refuse_held_out(files, held_out, near_duplicates=mined.pool.state != "annotated")
+    begin(told, resume=arguments.resume, overwrite=arguments.overwrite)
     result = mine(told)
-    truth = mined.pool.ground_truth
-    path = arguments.output / "negatives.json"
-    write_coco_negatives(path, result.negatives.crops, truth.class_names, truth.category_ids)
     for table in summary_tables(result.summary):
         print_table(*table)
-    say(f"{len(result.negatives.crops)} negatives: {path}")
-
-
-def _images_of(text: str, folder: Path) -> list[str]:
-    path, _, own = text.partition("=")
-    return image_files(path, own or folder)
+    say(f"{len(result.negatives.crops)} negatives: {told.coco}")
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -151,10 +131,6 @@ def _part(text: str) -> tuple[int, int]:
 
 def _threshold(text: str) -> float | str:
     return text if text.startswith("p") else float(text)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 if __name__ == "__main__":

@@ -41,9 +41,7 @@ def arm_estimate(values: RunValues, metric: ComparedMetric, draws: Draws) -> Est
     """The mean over an arm's seeds, and its interval; None where a run has no value."""
     seeds = tuple(sorted(values))
     means = draws.means(np.stack([values[seed] for seed in seeds], axis=1), seeds)
-    # Few seeds make intervals that reach past what a metric can be.
-    means[1:] = np.clip(means[1:], 0, 1 if metric.higher_is_better else None)
-    return _estimate(means)
+    return _estimate(_possible(means, 0, metric))
 
 
 def all_differences(arms: MeasuredArms, draws: Draws, progress: Progress) -> tuple[Difference, ...]:
@@ -87,7 +85,7 @@ def compare_family(family: list[MetricPair], draws: Draws) -> list[Difference]:
 def _difference(one: MetricPair, draws: Draws) -> Difference:
     """A pair's difference, not yet judged."""
     first, second = (np.stack([one.values[name][seed] for seed in one.seeds], axis=1) for name in one.pair)
-    resampled = draws.means(first - second, one.seeds)
+    resampled = _possible(draws.means(first - second, one.seeds), -1, one.metric)
     estimate = _estimate(resampled)
     return Difference(
         first=one.pair[0],
@@ -109,6 +107,13 @@ def _judged(difference: Difference, p_holm: float | None, metric: ComparedMetric
     shown = difference.leaves_out_zero and p_holm is not None and p_holm < SIGNIFICANCE
     judged = replace(difference, p_holm=p_holm, shown=shown)
     return replace(judged, sentence=difference_sentence(judged, metric, pairs))
+
+
+def _possible(values: np.ndarray, lowest: int, metric: ComparedMetric) -> np.ndarray:
+    """Few seeds make intervals that reach past what a fraction, its difference or a count can be."""
+    if metric.higher_is_better:
+        return np.clip(values, lowest, 1)
+    return np.clip(values, 0, None) if lowest == 0 else values
 
 
 def _estimate(values: np.ndarray) -> Estimate:

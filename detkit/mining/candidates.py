@@ -110,9 +110,9 @@ def _place(candidates: list[Candidate], found: FalsePositives, settings: MiningS
     for row, candidate in enumerate(candidates):
         if candidate.decision != Decision.PENDING:
             continue
-        if holds(known, boxes[row]).any():
+        if holds(known, boxes[row : row + 1]).any():
             candidates[row] = candidate.decided(Decision.KNOWN, "inside a crop of an earlier round")
-        elif holds(placed, boxes[row]).any():
+        elif holds(placed, boxes[row : row + 1]).any():
             candidates[row] = candidate.decided(Decision.DUPLICATE, "inside the crop of a harder one")
         elif len(placed) == settings.per_image:
             reason = f"the image has {settings.per_image} harder ones"
@@ -124,8 +124,10 @@ def _place(candidates: list[Candidate], found: FalsePositives, settings: MiningS
                 placed = np.concatenate([placed, [placement.window]])
 
 
-def holds(windows: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Which windows, xyxy [W, 4], hold a box [4] nearly whole (``COVERED`` of it): bool [W]."""
-    inside = np.minimum(windows[:, 2:], box[2:]) - np.maximum(windows[:, :2], box[:2])
-    area = float((box[2:] - box[:2]).prod())
-    return inside.clip(min=0).prod(axis=1) >= COVERED * area
+def holds(windows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Which windows, xyxy [W, 4], hold which boxes [B, 4] nearly whole (``COVERED`` of each): bool [W, B]."""
+    top_left = np.maximum(windows[:, None, :2], boxes[:, :2])
+    bottom_right = np.minimum(windows[:, None, 2:], boxes[:, 2:])
+    inside = (bottom_right - top_left).clip(min=0).prod(axis=2)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return (inside >= COVERED * areas) & (areas > 0)

@@ -25,7 +25,7 @@ class Placement(NamedTuple):
     """What was done to the window to keep objects out, or why that failed; empty where nothing had to be."""
 
 
-def place_window(
+def place_window(  # noqa: PLR0911
     box: np.ndarray, obstacles: np.ndarray, size: tuple[int, int], settings: MiningSettings
 ) -> Placement:
     """The window of one false positive.
@@ -40,7 +40,10 @@ def place_window(
         settings: context and limits.
     """
     limit = np.minimum(settings.largest, size)[::-1]  # width, height
-    core = _core(box, limit, np.array(size[::-1]))
+    seen = _outward(box[None])[0].clip(0, np.tile(size[::-1], 2))
+    if (seen[2:] <= seen[:2]).any():
+        return Placement(None, Decision.TOO_SMALL, "has no pixel inside the image")
+    core = _middle(seen, limit)
     sides = np.ceil((core[2:] - core[:2]) * settings.context).astype(np.int64)
     sides = np.maximum(sides, settings.least_side).clip(max=limit)
     if (sides < settings.least_side).any():
@@ -64,11 +67,8 @@ def place_window(
     return Placement(_tuple(trimmed), Decision.PENDING, "trimmed beside an object")
 
 
-def _core(box: np.ndarray, limit: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """The false positive in whole pixels of the image; of one larger than a crop may be, the middle. int64 [4]."""
-    box = _outward(box[None])[0].clip(0, np.tile(image, 2))
-    box[2:] = np.maximum(box[2:], np.minimum(box[:2] + 1, image))
-    box[:2] = np.minimum(box[:2], box[2:] - 1)
+def _middle(box: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """The box [4], or of one larger than a crop may be (width, height) the middle."""
     excess = np.maximum(box[2:] - box[:2] - limit, 0)
     return np.concatenate([box[:2] + excess // 2, box[2:] - (excess - excess // 2)])
 

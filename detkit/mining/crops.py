@@ -32,6 +32,16 @@ _BLOCK = 256
 """Crops that are held in memory at a time."""
 
 
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """A picture of background."""
+
+    pixels: np.ndarray
+    """uint8 RGB [H, W, 3]."""
+    look: int
+    """The perceptual hash of the false positive and a little around it: of a small one, the crop is mostly other."""
+
+
 @dataclass(frozen=True)
 class CropWriter:
     """Cuts crops and writes them as files, each named by where it comes from, so that no two have one name."""
@@ -49,21 +59,24 @@ class CropWriter:
         place = "-".join(map(str, _window(candidate)))
         return f"{self.prefix}-{candidate.image:06}-{place}.{self.file_format}"
 
-    def cut(self, candidates: Sequence[Candidate]) -> list[np.ndarray]:
-        """The crops of candidates with a window, uint8 RGB [H, W, 3] each; every image is read once.
+    def cut(self, candidates: Sequence[Candidate]) -> list["Crop"]:
+        """The crops of candidates with a window; every image is read once.
 
         Raises:
             DataError: an image cannot be used.
         """
-        crops: dict[int, np.ndarray] = {}
+        crops: dict[int, Crop] = {}
 
         def cut_image(rows: list[int]) -> None:
             image = candidates[rows[0]].image
-            no_boxes = np.zeros((0, 4), np.float32)
-            pixels, _ = resize(self.pool.read(image), no_boxes, self.input_sizes[image])
+            original = self.pool.read(image)
+            pixels, _ = resize(original, np.zeros((0, 4), np.float32), self.input_sizes[image])
+            scale = np.divide(pixels.shape[:2], original.shape[:2])[[1, 0, 1, 0]]
             for row in rows:
                 x1, y1, x2, y2 = _window(candidates[row])
-                crops[row] = pixels[y1:y2, x1:x2].copy()
+                crop = pixels[y1:y2, x1:x2].copy()
+                box = np.array(candidates[row].box) * scale - [x1, y1, x1, y1]
+                crops[row] = Crop(crop, difference_hash(_surroundings(crop, box)))
 
         order = sorted(range(len(candidates)), key=lambda row: candidates[row].image)
         groups = [list(rows) for _, rows in groupby(order, key=lambda row: candidates[row].image)]
@@ -71,14 +84,14 @@ class CropWriter:
             list(threads.map(cut_image, groups))
         return [crops[row] for row in range(len(candidates))]
 
-    def write(self, candidates: Sequence[Candidate], crops: Sequence[np.ndarray]) -> None:
+    def write(self, candidates: Sequence[Candidate], crops: Sequence["Crop"]) -> None:
         """Write crops, each whole or not at all; one that is there already is written again."""
         with ThreadPoolExecutor() as threads:
             list(threads.map(self._write_one, candidates, crops))
 
-    def _write_one(self, candidate: Candidate, crop: np.ndarray) -> None:
+    def _write_one(self, candidate: Candidate, crop: "Crop") -> None:
         path = self.folder / self.name_of(candidate)
-        encoded, data = cv2.imencode(path.suffix, crop[..., ::-1], _ENCODING[self.file_format])
+        encoded, data = cv2.imencode(path.suffix, crop.pixels[..., ::-1], _ENCODING[self.file_format])
         if not encoded:
             raise DataError(f"{path}: cannot be encoded as {self.file_format}")
         with written_whole(path) as partial:
@@ -147,13 +160,12 @@ class _Gallery:
     def hashes(self) -> np.ndarray:
         return np.array(self._hashes, dtype=np.uint64)
 
-    def judge(self, candidate: Candidate, crop: np.ndarray, name: str) -> Candidate:
+    def judge(self, candidate: Candidate, crop: Crop, name: str) -> Candidate:
         """Keep a crop unless there is no room for it, or one that looks like it."""
         if self.full:
             reason = f"the round has {self._room} harder ones"
             return candidate.decided(Decision.OVER_ROUND_LIMIT, reason)
-        value = difference_hash(crop)
-        signs = hash_signs(np.array([value], dtype=np.uint64))[0]
+        signs = hash_signs(np.array([crop.look], dtype=np.uint64))[0]
         count = self._known + len(self._hashes)
         distances = (BITS - self._signs[:count] @ signs) / 2
         if count and distances.min() <= self._alike_bits:
@@ -162,9 +174,18 @@ class _Gallery:
             reason = f"looks like {like}: {distances.min():.0f} of {BITS} bits differ"
             return candidate.decided(Decision.NEAR_DUPLICATE, reason)
         self._signs[count] = signs
-        self._hashes.append(value)
+        self._hashes.append(crop.look)
         self._names.append(name)
         return candidate.decided(Decision.KEPT, candidate.reason)
+
+
+def _surroundings(crop: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The part of a crop that a box [4] covers, and a quarter of the box's sides around it."""
+    margin = (box[2:] - box[:2]) / 4
+    height, width = crop.shape[:2]
+    x1, y1 = np.floor(box[:2] - margin).clip(0, [width - 1, height - 1]).astype(int)
+    x2, y2 = np.ceil(box[2:] + margin).clip([x1 + 1, y1 + 1], [width, height]).astype(int)
+    return crop[y1:y2, x1:x2]
 
 
 def _window(candidate: Candidate) -> Box:

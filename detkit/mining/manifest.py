@@ -158,9 +158,9 @@ class SummaryTable(NamedTuple):
 
 def summary_tables(summary: dict[str, Any]) -> list[SummaryTable]:
     """What a person reads of ``summary.json``."""
-    scanned = f"{summary['images']} images scanned, detections"
-    decisions = f"{summary['candidates']} on background; score {summary['threshold']:.3g} or more is mined"
-    ratio = ("new crops for each image", summary["acceptance_ratio"])
+    scanned = f"{summary['images']} images"
+    decisions = f"On background, threshold {summary['threshold']:.3g}"
+    ratio = ("kept for each image", summary["acceptance_ratio"])
     return [
         SummaryTable(scanned, ("kind", "detections"), list(summary["detections"].items())),
         SummaryTable(decisions, ("decision", "false positives"), [*summary["decisions"].items(), ratio]),

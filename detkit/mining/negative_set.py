@@ -67,7 +67,7 @@ class MinedCrops(_Rows):
     rounds: np.ndarray
     """When it joined, int32 [N]."""
     hashes: np.ndarray
-    """``perceptual_hash.difference_hash`` of each picture, uint64 [N]."""
+    """What each false positive looks like (see ``crops.Crop``), uint64 [N]."""
 
     def __post_init__(self) -> None:
         self._check()
@@ -179,23 +179,23 @@ def load_negative_set(path: str | os.PathLike) -> NegativeSet:
     try:
         with np.load(Path(path), allow_pickle=False) as archive:
             columns = dict(archive)
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; mine first") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: is no negative set ({error}); mine again") from None
-    if str(columns.get("format")) != FORMAT:
-        raise DataError(f"{path}: is no negative set; give the negatives.npz of a round")
-    if int(columns["format_version"]) != FORMAT_VERSION:
-        raise DataError(
-            f"{path}: has format version {columns['format_version']}, this detkit reads version {FORMAT_VERSION}; "
-            "use the detkit that wrote it, or mine again"
+        if str(columns["format"]) != FORMAT:
+            raise ValueError(f"its format is {columns['format']}")
+        if int(columns["format_version"]) != FORMAT_VERSION:
+            raise DataError(
+                f"{path}: has format version {columns['format_version']}, this detkit reads version {FORMAT_VERSION}; "
+                "use the detkit that wrote it, or mine again"
+            )
+        return NegativeSet(
+            MinedCrops(**_columns_of("crops", columns)),
+            MinedRegions(**_columns_of("regions", columns)),
+            _capacity(columns["crop_capacity"]),
+            _capacity(columns["region_capacity"]),
         )
-    return NegativeSet(
-        MinedCrops(**_columns_of("crops", columns)),
-        MinedRegions(**_columns_of("regions", columns)),
-        _capacity(columns["crop_capacity"]),
-        _capacity(columns["region_capacity"]),
-    )
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file; do the round before") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, TypeError) as error:
+        raise DataError(f"{path}: is no negative set ({error}); give the negatives.npz of a round") from None
 
 
 def _columns_of(kind: str, columns: dict[str, np.ndarray]) -> dict[str, Any]:

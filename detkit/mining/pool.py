@@ -34,15 +34,17 @@ class Pool:
     name: str
     """The folder or file, for messages and manifests."""
     state: PoolState
-    files: np.ndarray
-    """Paths, str [I]."""
+    folder: Path
+    """What the names start from."""
+    names: np.ndarray
+    """Of the image files, relative to the folder, str [I]."""
     ground_truth: GroundTruth
     """The objects of the classes that are looked for; its images are in the order of the files."""
     sizes: np.ndarray | None = None
     """(height, width) of each image as its annotations say, int32 [I, 2]; None for files without annotations."""
 
     def __post_init__(self) -> None:
-        if not len(self.files):
+        if not len(self.names):
             raise DataError(f"{self.name}: the pool is empty; give a folder or COCO file with images")
         if self.state == "verified-empty" and len(self.ground_truth):
             raise DataError(
@@ -51,7 +53,12 @@ class Pool:
             )
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.names)
+
+    @cached_property
+    def files(self) -> np.ndarray:
+        """The paths of the images, str [I]."""
+        return np.array([str(self.folder / name) for name in self.names.tolist()])
 
     def part(self, index: int, count: int) -> range:
         """The images of one of ``count`` equal parts; each image is in one part, and a part is spread over the pool.
@@ -127,7 +134,8 @@ def coco_pool(
     return Pool(
         name=str(annotations),
         state=state,
-        files=np.array([str(Path(images, name)) for name in coco.file_names.tolist()]),
+        folder=Path(images),
+        names=coco.file_names,
         ground_truth=read_ground_truth(annotations, classes),
         sizes=coco.sizes,
     )
@@ -150,12 +158,15 @@ def folder_pool(
     Raises:
         DataError: there is no such folder, or no image in it.
     """
+    if Path(folder).is_file():
+        raise DataError(f"{folder}: is a file; name the folder of the images")
     files = find_images([folder])
     nothing = np.zeros(0, dtype=np.int64)
     return Pool(
         name=str(folder),
         state=state,
-        files=np.array([str(file) for file in files]),
+        folder=Path(folder),
+        names=np.array([str(file.relative_to(folder)) for file in files]),
         ground_truth=GroundTruth(
             image_ids=np.arange(len(files)),
             category_ids=tuple(category_ids),

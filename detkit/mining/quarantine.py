@@ -1,9 +1,10 @@
 """Detections in an unverified pool that score so high that they may be objects nobody marked: for a person to look at.
 
 The list is a COCO file, so that any labelling tool shows it, of ``info`` (with ``format`` "detkit quarantine" and
-``format_version`` 1), the images with a suspect, an annotation with ``iscrowd`` 1 for each suspect (which makes it
-a region to ignore), its ``score`` and ``round``, and the detector's categories. Nothing on the list is ever a negative.
-A person takes the images with objects out of the pool, or gives them boxes.
+``format_version`` 1), the images with a suspect (their names start from the pool's folder), an annotation with
+``iscrowd`` 1 for each suspect (which makes it a region to ignore), its ``score`` and ``round``, and the detector's
+categories. Nothing on the list is ever a negative. A person takes the images with objects out of the pool, or gives
+them boxes.
 """
 
 from collections.abc import Sequence
@@ -40,14 +41,14 @@ def write_quarantine(
     tree = _read(path) if path.exists() else {"images": [], "annotations": []}
     shown = {image["id"]: image for image in tree["images"]}
     image_of = {image["file_name"]: image for image in tree["images"]}
-    mine = set(pool.files.tolist())
+    mine = set(pool.names.tolist())
     rows = [
         (shown[row["image_id"]]["file_name"], row)
         for row in tree["annotations"]
         if row.get("round") != number or shown[row["image_id"]]["file_name"] not in mine
     ]
     for suspect in suspects:
-        file = str(pool.files[suspect.image])
+        file = str(pool.names[suspect.image])
         height, width = sizes[suspect.image]
         image_of.setdefault(file, {"file_name": file, "width": width, "height": height})
         rows.append((file, _annotation(suspect, number)))
@@ -76,7 +77,7 @@ def quarantined_regions(path: Path, pool: Pool, *, before: int) -> IgnoreRegions
         return IgnoreRegions.none()
     tree = _read(path)
     file_of = {image["id"]: image["file_name"] for image in tree["images"]}
-    place = {file: index for index, file in enumerate(pool.files.tolist())}
+    place = {file: index for index, file in enumerate(pool.names.tolist())}
     rows = [
         row
         for row in tree["annotations"]

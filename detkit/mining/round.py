@@ -21,6 +21,7 @@ from detkit.files import write_json
 from detkit.mining.candidates import Candidate, holds
 from detkit.mining.crops import CropFormat, CropWriter, choose_crops
 from detkit.mining.decision import Decision
+from detkit.mining.export import write_coco_negatives
 from detkit.mining.manifest import evicted_rows, manifest_rows, summarise, write_manifest
 from detkit.mining.negative_set import MinedCrops, NegativeSet, load_negative_set
 from detkit.mining.quarantine import quarantined_regions, write_quarantine
@@ -33,25 +34,55 @@ SCAN, MANIFEST, SUMMARY, NEGATIVES = "scan.jsonl", "manifest.jsonl", "summary.js
 
 @dataclass(frozen=True, eq=False)
 class MiningRound:
-    """What a round is told."""
+    """What a round is told.
+
+    Raises:
+        ConfigError: the number of the round is less than 1.
+    """
 
     number: int
     """Counted from 1."""
+    root: Path
+    """The folder of all rounds."""
     source: MiningSource
     settings: MiningSettings
     negatives: NegativeSet
     """The set before the round."""
-    folder: Path
-    """Receives the round's records."""
-    crops: Path
-    """Receives the crops of all rounds."""
-    quarantine: Path
-    """The list of all rounds."""
     part: tuple[int, int] = (0, 1)
-    """Which part of the pool, and of how many."""
+    """Which part of the pool, counted from 0, and of how many."""
     file_format: CropFormat = "png"
+    """Of the crops."""
     label: str = "round"
-    """What the names of crops begin with, before the round's number; two pools of one round need two."""
+    """What the names of its folder and crops begin with; two pools of one round need two."""
+
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise ConfigError(f"round {self.number}: rounds count from 1")
+
+    @property
+    def images(self) -> Sequence[int]:
+        """The places in the pool of the images to go over."""
+        return self.source.pool.part(*self.part)
+
+    @property
+    def folder(self) -> Path:
+        """Receives the round's records."""
+        return _folder(self.root, self.label, self.number)
+
+    @property
+    def crops(self) -> Path:
+        """Receives the crops of all rounds."""
+        return self.root / "crops"
+
+    @property
+    def quarantine(self) -> Path:
+        """The list of the suspects of all rounds (see ``quarantine``)."""
+        return self.root / ("quarantine.json" if self.label == "round" else f"{self.label}-quarantine.json")
+
+    @property
+    def coco(self) -> Path:
+        """All crops of the set as a COCO file (see ``export``)."""
+        return self.root / "negatives.json"
 
     @property
     def prefix(self) -> str:
@@ -112,49 +143,21 @@ def mine(told: MiningRound) -> MinedRound:
     return _record(told, lines, [*chosen.decided, *settled], chosen.hashes, writer)
 
 
-def round_folder(root: Path, number: int) -> Path:
-    """The folder of a round's records below that of all rounds."""
-    return root / f"round_{number:03}"
-
-
-def open_round(
-    root: Path,
-    number: int,
-    source: MiningSource,
-    settings: MiningSettings,
-    *,
-    capacity: int | None = None,
-    part: tuple[int, int] = (0, 1),
-    file_format: CropFormat = "png",
-) -> MiningRound:
-    """A round that adds to the negatives of the one before, with everything below one folder.
+def negatives_before(root: Path, number: int, *, capacity: int | None, label: str = "round") -> NegativeSet:
+    """The negatives that a round adds to: those that the round before left.
 
     Args:
-        root: receives ``crops/``, ``quarantine.json`` and a folder for each round.
-        number: the round, counted from 1.
-        source: images, and what finds objects in them.
-        settings: limits and geometry.
+        root: the folder of all rounds.
+        number: of the round that is about to be done; the first one begins with nothing.
         capacity: crops of all rounds; None has no end.
-        part: which part of the images, and of how many.
-        file_format: of the crops.
+        label: as of ``MiningRound``.
 
     Raises:
-        DataError: there is no round before, or its set cannot be read.
+        DataError: the round before left no set, or one that cannot be read.
     """
-    before = NegativeSet.empty()
-    if number > 1:
-        before = load_negative_set(round_folder(root, number - 1) / NEGATIVES)
-    return MiningRound(
-        number=number,
-        source=source,
-        settings=settings,
-        negatives=replace(before, crop_capacity=capacity),
-        folder=round_folder(root, number),
-        crops=root / "crops",
-        quarantine=root / "quarantine.json",
-        part=part,
-        file_format=file_format,
-    )
+    if number <= 1:
+        return NegativeSet.empty(crop_capacity=capacity)
+    return replace(load_negative_set(_folder(root, label, number - 1) / NEGATIVES), crop_capacity=capacity)
 
 
 def begin(told: MiningRound, *, resume: bool, overwrite: bool) -> None:
@@ -181,6 +184,10 @@ def begin(told: MiningRound, *, resume: bool, overwrite: bool) -> None:
         crop.unlink()
 
 
+def _folder(root: Path, label: str, number: int) -> Path:
+    return root / f"{label}_{number:03}"
+
+
 def _true_positives(lines: Sequence[ScannedImage]) -> np.ndarray:
     """Their scores, [T]."""
     return np.array([score for line in lines for score in line.true_positives])
@@ -189,7 +196,7 @@ def _true_positives(lines: Sequence[ScannedImage]) -> np.ndarray:
 def _scan(told: MiningRound) -> Scan:
     return Scan(
         pool=told.source.pool,
-        images=told.source.pool.part(*told.part),
+        images=told.images,
         settings=told.settings,
         input_size=told.source.input_size,
         identity=told.identity,
@@ -234,6 +241,7 @@ def _record(
         sizes = {line.image: line.size for line in lines}
         write_quarantine(told.quarantine, told.source.pool, suspects, sizes, told.number)
     negatives.save(told.folder / NEGATIVES)
+    write_coco_negatives(told.coco, negatives.crops, truth.class_names, truth.category_ids)
     threshold = told.settings.least_score(_true_positives(lines))
     summary = {
         **summarise(lines, candidates, threshold=threshold),
@@ -288,10 +296,8 @@ def _latest_scores(told: MiningRound, lines: Sequence[ScannedImage]) -> np.ndarr
     found = {str(told.source.pool.files[line.image]): line.candidates for line in lines}
     for row, source in enumerate(crops.sources.tolist()):
         if source in found:
-            inside = (
-                candidate.score
-                for candidate in found[source]
-                if holds(crops.windows[row : row + 1], np.array(candidate.box)).any()
-            )
-            scores[row] = max(inside, default=0.0)
+            boxes = np.array([candidate.box for candidate in found[source]]).reshape(-1, 4)
+            inside = holds(crops.windows[row : row + 1], boxes)[0]
+            latest = np.array([candidate.score for candidate in found[source]])
+            scores[row] = latest[inside].max(initial=0)
     return scores

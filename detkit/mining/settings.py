@@ -29,7 +29,7 @@ class MiningSettings:
     overlap_iou: float = 0.3
     """Of two false positives of an image that overlap more than this, the harder one stays."""
     alike_bits: int = 4
-    """Of two crops whose perceptual hashes differ by this many of 64 bits or fewer, the harder one stays."""
+    """Of two false positives whose perceptual hashes differ by this many of 64 bits or fewer, the harder stays."""
     context: float = 2.0
     """Sides of a crop, as a multiple of the false positive's."""
     least_side: int = 32

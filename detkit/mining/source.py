@@ -48,7 +48,7 @@ def results_source(
     def input_size(size: tuple[int, int]) -> tuple[int, int]:
         return size if resize is None else resized_size(size, *resize)
 
-    return MiningSource(pool, _lookup(pool, table), input_size, named_file(detections))
+    return MiningSource(pool, lookup(pool, table), input_size, named_file(detections))
 
 
 def named_file(path: str | os.PathLike) -> str:
@@ -56,7 +56,8 @@ def named_file(path: str | os.PathLike) -> str:
     return f"{os.fspath(path)} (sha256 {sha256_of(os.fspath(path))[:16]})"
 
 
-def _lookup(pool: Pool, table: DetectionTable) -> Detect:
+def lookup(pool: Pool, table: DetectionTable) -> Detect:
+    """Looks detections up in a table; the pool has the sizes of its images, as one of a COCO file does."""
     sizes = pool.sizes
     assert sizes is not None, "a COCO file has the sizes of its images"
     places = pool.places_of(table.image_ids)

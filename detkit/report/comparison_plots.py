@@ -18,7 +18,7 @@ from detkit.evaluation.comparison_results import Arm, Comparison, Difference, Es
 from detkit.report.comparison_colours import CARD, INK, MUTED, arm_colour, arm_dash, arm_marker
 
 WIDTH = 5.0
-_LONGEST_NAME = 44
+_LONGEST_NAME = 32
 _SMALL = 10
 
 
@@ -71,7 +71,7 @@ def difference_chart(differences: Sequence[Difference], metric: ComparedMetric) 
     for row, (one, shown) in enumerate(told):
         colour = INK if shown else MUTED
         _row_name(
-            axes, row, f"{shortened(one.better, 26)} over {shortened(one.worse, 26)}", metric.text(one.value)
+            axes, row, f"{shortened(one.better, 23)} over {shortened(one.worse, 23)}", metric.text(one.value)
         )
         _whisker(axes, row, [_times(end, unit) for end in (one.low, one.high)], one.value * unit, colour)
         axes.plot(one.value * unit, row, "o", color=colour, mfc=colour if shown else CARD, ms=7, zorder=4)
