@@ -25,7 +25,7 @@ class Placement(NamedTuple):
     """What was done to the window to keep objects out, or why that failed; empty where nothing had to be."""
 
 
-def place_window(  # noqa: PLR0911
+def place_window(
     box: np.ndarray, obstacles: np.ndarray, size: tuple[int, int], settings: MiningSettings
 ) -> Placement:
     """The window of one false positive.
@@ -58,7 +58,11 @@ def place_window(  # noqa: PLR0911
     shifted = _shifted(core, corner, sides, last, blocks)
     if shifted is not None:
         return Placement(_tuple(shifted), Decision.PENDING, "shifted away from an object")
-    trimmed = _trimmed(window, core, blocks)
+    return _beside_objects(_trimmed(window, core, blocks), core, settings)
+
+
+def _beside_objects(trimmed: np.ndarray, core: np.ndarray, settings: MiningSettings) -> Placement:
+    """A window that was cut down, if it still shows enough."""
     if _visible(trimmed, core) < settings.least_visible:
         return Placement(None, Decision.TOUCHES_OBJECT, "lies on an object, or too near to one")
     if (trimmed[2:] - trimmed[:2] < settings.least_side).any():

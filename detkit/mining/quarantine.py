@@ -1,10 +1,9 @@
 """Detections in an unverified pool that score so high that they may be objects nobody marked: for a person to look at.
 
-The list is a COCO file, so that any labelling tool shows it, of ``info`` (with ``format`` "detkit quarantine" and
-``format_version`` 1), the images with a suspect (their names start from the pool's folder), an annotation with
-``iscrowd`` 1 for each suspect (which makes it a region to ignore), its ``score`` and ``round``, and the detector's
-categories. Nothing on the list is ever a negative. A person takes the images with objects out of the pool, or gives
-them boxes.
+The list is a COCO file, so that any labelling tool shows it: ``info`` (with ``format`` "detkit quarantine" and
+``format_version`` 1), the images with a suspect (names start from the pool's folder), an annotation for each suspect
+(with its ``score``, its ``round``, and ``iscrowd`` 1, which makes it a region to ignore), and the categories. Nothing
+on the list is ever a negative. A person takes the images with objects out of the pool, or gives them boxes.
 """
 
 from collections.abc import Sequence
