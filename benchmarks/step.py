@@ -45,7 +45,7 @@ EXAMPLES = """examples:
   python benchmarks/step.py --quick
   python benchmarks/step.py --json step.json
   python benchmarks/step.py --arch resnet50 --size 800 --batch 16 --device cuda --precision bf16 --json step-cuda.json
-  python benchmarks/step.py --arch mobilenet_v3_large --size 256 --batch 4 --classes 3 --steps 20
+  python benchmarks/step.py --arch shufflenet_v2_x1_0 --size 256 --batch 4 --classes 3 --steps 20
 
 What is timed: a training step (forward, losses, backward, optimiser); of it the losses with matching, forward and
 backward, on outputs that are there, and the matching alone; detection (forward pass and post-processing at a score

@@ -35,6 +35,7 @@ REQUIRED = (
     "rich",
     "numpy",
     "matplotlib",
+    "jinja2",
 )
 OPTIONAL = ("scikit-image", "faster-coco-eval", "tensorboard")
 OPENCV = (

@@ -64,6 +64,15 @@ def test_parts_of_a_batch_add_up(monkeypatch):
     torch.testing.assert_close(whole[0], F.conv2d(images, weight, padding=1), rtol=1e-4, atol=1e-4)
 
 
+def test_it_repeats_to_the_bit():
+    images, gradient = channels_last(3, 64, 21, 22, seed=1), channels_last(3, 96, 21, 22, seed=2)
+    weight = channels_last(96, 64, 3, 3, seed=3)
+    first = convolve(images, weight), weight_gradient(images, gradient)
+    shift = torch.empty(images.numel() + 5)[5:].view(3, 21, 22, 64).permute(0, 3, 1, 2).copy_(images)
+    again = convolve(shift, weight), weight_gradient(shift, gradient)
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+
+
 def test_only_gradients_that_are_asked_for_are_computed(monkeypatch):
     _, fast = layer(64, 64)
     images = channels_last(8, 64, 12, 12, seed=1)
