@@ -341,14 +341,14 @@ def split_paths(config: Config, split: Split | None) -> tuple[Path, Path]:
 def _plan(config: Config, steps_per_epoch: int) -> Plan:
     training = config.training
     stopping = training.early_stopping
-    steps = training.epochs * steps_per_epoch
+    steps = training.steps or training.epochs * steps_per_epoch
     if config.schedule.name != "constant" and config.schedule.warmup_steps >= steps:
         raise ConfigError(
             f"schedule.warmup_steps: {config.schedule.warmup_steps} steps of warm-up leave nothing of a run of "
             f"{steps}; warm up for less, or train for more epochs"
         )
     return Plan(
-        epochs=training.epochs,
+        steps=steps,
         steps_per_epoch=steps_per_epoch,
         accumulate=training.accumulate,
         validate_every=training.validate_every,

@@ -253,6 +253,8 @@ class Training(Section):
     """The loop."""
 
     epochs: Count = 12
+    steps: Count | None = None
+    """The run's length in steps, in place of epochs; null takes the epochs."""
     batch_size: Count = 16
     """Images per step and process."""
     accumulate: Count = 1

@@ -7,7 +7,7 @@ count for nothing.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -19,7 +19,7 @@ from detkit.boxes import intersection_over_first
 from detkit.labels import BACKGROUND, IGNORE
 from detkit.models import box_coder
 from detkit.ops import match_anchors, sigmoid_focal_loss
-from detkit.selection import Candidates, Selection
+from detkit.selection import Candidates, Remembering, Selection
 from detkit.structures import DenseOutputs, Detections, ImageBatch, Target
 
 CROWD_COVER = 0.5
@@ -83,6 +83,15 @@ class DetectionCriterion(nn.Module):
             "classification": classification.sum() / positives,
             "box": self.box_weight * self._box_loss(outputs, anchors, matches, targets) / positives,
         }
+
+    def get_extra_state(self) -> Any:
+        """What the selection remembers from step to step, for checkpoints; most remember nothing."""
+        return self.selection.state_dict() if isinstance(self.selection, Remembering) else None
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take back what ``get_extra_state`` gave."""
+        if isinstance(self.selection, Remembering):
+            self.selection.load_state_dict(state)
 
     def match(self, anchors: Tensor, targets: Sequence[Target]) -> Tensor:
         """Index of each anchor's box, BACKGROUND or IGNORE, int32 [N, A]; crowds turn background to IGNORE."""

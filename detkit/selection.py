@@ -15,7 +15,7 @@ none                 every anchor counts: cross entropy, balanced cross entropy 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from torchvision.ops import nms
 
 from detkit.labels import BACKGROUND
 from detkit.models import box_coder
+from detkit.negative_regions import NegativeRegions, on_canvas, on_original
 from detkit.ops import match_anchors
 from detkit.structures import DenseOutputs, Target
 
@@ -46,6 +47,11 @@ class Candidates:
         with torch.no_grad():
             return self.loss()
 
+    def scores(self) -> Tensor:
+        """The highest class score of every anchor, from 0 to 1, float32 [N, A], without gradient."""
+        with torch.no_grad():
+            return torch.cat([level.amax(dim=2).float() for level in self.outputs.logits], dim=1).sigmoid()
+
     @property
     def positive(self) -> Tensor:
         """Where an anchor has a class, bool [N, A]."""
@@ -62,6 +68,17 @@ class Selection(Protocol):
 
     def __call__(self, candidates: Candidates) -> Tensor:
         """Weights, float32 [N, A]."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A selection that remembers something from step to step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, for a checkpoint."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
 
 
 @dataclass(frozen=True)
@@ -139,33 +156,95 @@ class HardExamples:
         return weights
 
 
-@dataclass(frozen=True)
+@dataclass
 class MinedNegatives:
-    """Every positive, and the background anchors that lie on a mined region.
+    """Every positive, and the background that was mined: bootstrapping.
 
-    An image whose target has no ``negative_regions`` was mined as a whole, as canvases of background crops are: all its
-    background counts.
+    Of a training image, the anchors on its regions count (see ``negative_regions``); images that are not tracked were
+    mined as a whole, as canvases of background crops are, and all their background counts. Of the background of
+    training images that does not count yet, the hardest anchors are noted as regions on the way.
 
     Args:
+        regions: those that count; they grow.
+        initial: regions of each image drawn by chance when it is first seen.
+        per_image: regions that one step may note of an image, the hardest.
+        threshold: the least score of what is noted.
         iou: from which overlap on an anchor lies on a region; the best anchor of each region always does.
+        at_once: what a step notes counts in this step already.
+        generator: where chance comes from; None is torch's default one, whose state checkpoints keep.
     """
 
+    regions: NegativeRegions
+    initial: int
+    per_image: int
+    threshold: float
     iou: float = 0.5
+    at_once: bool = False
+    generator: torch.Generator | None = None
 
     def __call__(self, candidates: Candidates) -> Tensor:
         """Weights, float32 [N, A]."""
-        mined = torch.stack([self._on_regions(candidates.anchors, target) for target in candidates.targets])
-        return (candidates.positive | (candidates.negative & mined)).float()
+        images = [index for index, target in enumerate(candidates.targets) if "to_canvas" in target]
+        counted = candidates.negative.clone()
+        if images:
+            scores = candidates.scores()[images]
+            mined = self._mined(candidates, images, scores)
+            new = self._note(candidates, images, scores.masked_fill(mined, -1))
+            counted[images] &= (mined | new) if self.at_once else mined
+        return (candidates.positive | counted).float()
 
-    def _on_regions(self, anchors: Tensor, target: Target) -> Tensor:
-        """Where an anchor lies on a mined region, bool [A]."""
-        regions = target.get("negative_regions")
-        if regions is None:
-            return torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
+    def state_dict(self) -> dict[str, Any]:
+        """The regions."""
+        return self.regions.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+        self.regions.load_state_dict(state)
+
+    def _mined(self, candidates: Candidates, images: list[int], scores: Tensor) -> Tensor:
+        """Where an anchor of these images lies on one of their regions, bool [n, A]; the regions learn their scores."""
+        anchors = candidates.anchors
+        boxes = []
+        for index in images:
+            target = candidates.targets[index]
+            image_id = int(target["image_id"])
+            if not self.regions.knows(image_id):
+                self._begin(candidates, index)
+            boxes.append(on_canvas(self.regions.of(image_id).boxes, target["to_canvas"].cpu()))
         matches = match_anchors(
-            anchors, [regions], foreground_iou=self.iou, background_iou=self.iou, low_quality=True
+            anchors,
+            [box.to(anchors.device) for box in boxes],
+            foreground_iou=self.iou,
+            background_iou=self.iou,
+            low_quality=True,
         )
-        return matches[0] >= 0
+        for index, row, values in zip(images, matches.cpu(), scores.cpu(), strict=True):
+            self.regions.of(int(candidates.targets[index]["image_id"])).update(row, values)
+        return matches >= 0
+
+    def _begin(self, candidates: Candidates, index: int) -> None:
+        rows = candidates.negative[index].nonzero()[:, 0].cpu()
+        chosen = rows[torch.randperm(len(rows), generator=self.generator)[: self.initial]]
+        target = candidates.targets[index]
+        boxes = on_original(candidates.anchors[chosen].cpu(), target["to_canvas"].cpu())
+        self.regions.begin(int(target["image_id"]), boxes)
+
+    def _note(self, candidates: Candidates, images: list[int], scores: Tensor) -> Tensor:
+        """Remember the hardest background anchors; where they are, bool [n, A]."""
+        new = torch.zeros_like(scores, dtype=torch.bool)
+        scores = scores.masked_fill(~candidates.negative[images], -1)
+        values, rows = scores.topk(min(8 * self.per_image, scores.shape[1]), dim=1)
+        for place, (index, image_values, image_rows) in enumerate(zip(images, values, rows, strict=True)):
+            hard = image_values >= self.threshold
+            chosen = image_rows[hard]
+            kept = nms(candidates.anchors[chosen], image_values[hard], self.iou)[: self.per_image]
+            if not len(kept):
+                continue
+            new[place, chosen[kept]] = True
+            target = candidates.targets[index]
+            boxes = on_original(candidates.anchors[chosen[kept]].cpu(), target["to_canvas"].cpu())
+            self.regions.note(int(target["image_id"]), boxes, image_values[hard][kept].cpu())
+        return new
 
 
 def _with_top_negatives(candidates: Candidates, ranks: Tensor, ratio: float, minimum: int) -> Tensor:

@@ -16,8 +16,10 @@ class Target(TypedDict):
     """Class index, int64 [G]."""
     ignore_regions: NotRequired[Tensor]
     """Crowds and other regions that count neither as object nor as background: xyxy, float32 [C, 4]."""
-    negative_regions: NotRequired[Tensor]
-    """Mined background, where the bootstrapped selection lets background count: xyxy, float32 [R, 4]."""
+    image_id: NotRequired[Tensor]
+    """COCO's, int64 []; there where places in the image are remembered from step to step."""
+    to_canvas: NotRequired[Tensor]
+    """Takes pixels (x, y, 1) of the original image to those of the canvas: affine, float64 [2, 3]; with image_id."""
 
 
 class Detections(TypedDict):
@@ -49,6 +51,11 @@ class ImageBatch:
 
     def __len__(self) -> int:
         return self.pixels.shape[0]
+
+    @property
+    def canvas_pixels(self) -> int:
+        """Pixels of all canvases, padding included: what a pass of the network has to compute on."""
+        return self.pixels.shape[0] * self.pixels.shape[2] * self.pixels.shape[3]
 
     def to(self, *args, **kwargs) -> "ImageBatch":
         """The same batch with its pixels moved by ``Tensor.to(*args, **kwargs)``."""

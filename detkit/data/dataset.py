@@ -51,6 +51,7 @@ class DetectionDataset(Dataset[Sample]):
         image_folder: the folder that the file names start from.
         transform: see ``detkit.data.transforms``; augmentation draws a fresh seed for every epoch and image.
         seed: the run's.
+        tracked: targets tell the image and the way to it, for selections that remember places in images.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class DetectionDataset(Dataset[Sample]):
         transform: Transform,
         *,
         seed: int = 0,
+        tracked: bool = False,
     ) -> None:
         self.annotations = annotations
         self.image_folder = Path(image_folder)
         self.transform = transform
         self.seed = seed
+        self.tracked = tracked
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -83,22 +86,39 @@ class DetectionDataset(Dataset[Sample]):
         rows = annotations.rows(index)
         crowd = annotations.crowd[rows]
         try:
-            image, boxes, kept = self.transform(image, annotations.boxes[rows], self._sample_seed(key), crowd)
+            image, boxes, kept, affine = self.transform(
+                image, annotations.boxes[rows], self._sample_seed(key), crowd
+            )
         except ConfigError as error:
             raise ConfigError(f"{error} (image {file_name}, epoch {key.epoch})") from error
         crowd = crowd[kept]
         labels = annotations.labels[rows][kept]
+        target = Target(
+            boxes=torch.from_numpy(boxes[~crowd]),
+            labels=torch.from_numpy(labels[~crowd].astype(np.int64)),
+            ignore_regions=torch.from_numpy(boxes[crowd]),
+        )
+        if self.tracked:
+            target |= self._track(index, affine)
         return Sample(
             image=_to_tensor(image),
-            target=Target(
-                boxes=torch.from_numpy(boxes[~crowd]),
-                labels=torch.from_numpy(labels[~crowd].astype(np.int64)),
-                ignore_regions=torch.from_numpy(boxes[crowd]),
-            ),
+            target=target,
             image_id=int(annotations.image_ids[index]),
             file_name=file_name,
             original_size=(height, width),
         )
+
+    def _track(self, index: int, affine: np.ndarray | None) -> Target:
+        """What a target tells of where it comes from."""
+        if affine is None:
+            raise ConfigError(
+                "data.augment: bends the image, and places that are remembered can't follow; use transforms that keep "
+                "straight lines parallel (crops, flips, Affine, ...), or another selection"
+            )
+        return {  # type: ignore[typeddict-item]
+            "image_id": torch.tensor(self.annotations.image_ids[index], dtype=torch.int64),
+            "to_canvas": torch.from_numpy(affine),
+        }
 
     def _sample_seed(self, key: SampleKey) -> int:
         sequence = np.random.SeedSequence(self.seed, spawn_key=(key.epoch, key.image))
@@ -127,7 +147,7 @@ class ImageFolderDataset(Dataset[Sample]):
             DataError: the file is missing or is no image.
         """
         original = read_image(self.paths[key.image])
-        image, boxes, _ = self.transform(original, np.zeros((0, 4), np.float32), key.image)
+        image, boxes, *_ = self.transform(original, np.zeros((0, 4), np.float32), key.image)
         return Sample(
             image=_to_tensor(image),
             target=Target(boxes=torch.from_numpy(boxes), labels=torch.zeros(0, dtype=torch.int64)),

@@ -1,9 +1,8 @@
 """Resizing and augmentation: what happens to an image and its boxes on their way to the model.
 
-Both transforms here are called as ``transform(image, boxes, seed, crowd)`` and return ``(image, boxes, rows)``;
-``rows`` says which of the boxes given are the ones returned. Boxes come back clipped to their image, and
-those of which nothing is left are dropped. The result depends on the arguments alone: the same seed gives the
-same pixels in any process, whatever was transformed before.
+Both transforms here are called as ``transform(image, boxes, seed, crowd)`` and return a ``Transformed``. Boxes come
+back clipped to their image, and those of which nothing is left are dropped. The result depends on the arguments alone:
+the same seed gives the same pixels in any process, whatever was transformed before.
 """
 
 import difflib
@@ -13,7 +12,7 @@ import os
 import random
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -33,8 +32,22 @@ _NESTED = frozenset({"OneOf", "RandomOrder", "Sequential", "SomeOf"})
 _CHANGE_TYPE = frozenset({"FromFloat", "Normalize", "ToFloat", "ToTensor3D", "ToTensorV2"})
 _NEED_MORE = frozenset({"CropNonEmptyMaskIfExists", "Lambda"})
 _GIVEN = frozenset({"image", "bboxes"})
+_STRAIGHT = 1.0
 _NARROWEST = 0.01
 """Pixels; what is left of a box below this is rounding, and could lose its width in float32."""
+
+
+class Transformed(NamedTuple):
+    """An image and its boxes after a transform, and where they went."""
+
+    image: np.ndarray
+    """RGB, uint8 [H, W, 3]."""
+    boxes: np.ndarray
+    """Those that remain, xyxy in its pixels, float32 [R, 4]."""
+    rows: np.ndarray
+    """Which of the boxes given they are, ascending, int64 [R]."""
+    affine: np.ndarray | None
+    """Takes pixels (x, y, 1) of the image given to those of this one, float64 [2, 3]; None where no affine map does."""
 
 
 class Transform(Protocol):
@@ -42,7 +55,7 @@ class Transform(Protocol):
 
     def __call__(
         self, image: np.ndarray, boxes: np.ndarray, seed: int, crowd: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+    ) -> Transformed: ...
 
 
 def resized_size(size: tuple[int, int], shorter: int, longest: int) -> tuple[int, int]:
@@ -97,13 +110,14 @@ class EvaluationTransform:
 
     def __call__(
         self, image: np.ndarray, boxes: np.ndarray, seed: int = 0, crowd: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> Transformed:
         """Resize an image (uint8 [H, W, 3]) and its boxes (xyxy, float32 [G, 4]); the rest is not used."""
-        size = self.size_for(image.shape[:2])
+        given = image.shape[:2]
+        size = self.size_for(given)
         image, boxes = resize(image, boxes, size)
         boxes = boxes.clip(0, np.array([size[1], size[0]] * 2, dtype=np.float32))
         rows = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] >= _NARROWEST).all(axis=1))
-        return image, boxes[rows], rows
+        return Transformed(image, boxes[rows], rows, _fit_affine(_landmarks(given), _landmarks(size)))
 
 
 class TrainingTransform:
@@ -135,7 +149,7 @@ class TrainingTransform:
 
     def __call__(
         self, image: np.ndarray, boxes: np.ndarray, seed: int, crowd: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> Transformed:
         """Transform an image and its boxes.
 
         Args:
@@ -145,14 +159,12 @@ class TrainingTransform:
             crowd: bool [G], boxes that stay however little of them is visible; None for none. A crowd that
                 went would leave its objects behind as background.
 
-        Returns:
-            The image, uint8 [H', W', 3]; the boxes that remain, float32 [R, 4]; their rows, ascending, int64 [R].
-
         Raises:
             ConfigError: a transform failed on this image, or left something that is not an 8-bit RGB image.
         """
         generator = np.random.default_rng(seed)
         shorter = self.shorter[generator.integers(len(self.shorter))]
+        given = image.shape[:2]
         image, boxes = resize(image, boxes, resized_size(image.shape[:2], shorter, self.longest))
         # One generator for all: set_random_seed would start every transform from the same number, and a
         # horizontal flip with p 0.5 would always come together with the vertical one.
@@ -161,18 +173,22 @@ class TrainingTransform:
         crowd = np.zeros(len(boxes), bool) if crowd is None else crowd
         table = np.column_stack([boxes, np.arange(len(boxes)), crowd]).astype(np.float64)
         try:
-            result = self._pipeline(image=image, bboxes=table)
+            # Landmarks go the way of the image, and tell where it lies afterwards.
+            result = self._pipeline(image=image, bboxes=table, keypoints=_as_keypoints(image.shape[:2]))
         except Exception as error:
             raise ConfigError(
                 f"{AUGMENT_KEY}: failed on an image resized to {image.shape[1]} x {image.shape[0]} pixels: "
                 f"{_reason(error)}"
             ) from error
         _check_image(result["image"])
+        affine = _affine_to(result["keypoints"], given)
         table = result["bboxes"]
         if not len(table):  # albumentations leaves our columns out of an empty table
-            return result["image"], np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+            return Transformed(result["image"], np.zeros((0, 4), np.float32), np.zeros(0, np.int64), affine)
         table = table[np.argsort(table[:, 4])]
-        return result["image"], table[:, :4].astype(np.float32), table[:, 4].astype(np.int64)
+        return Transformed(
+            result["image"], table[:, :4].astype(np.float32), table[:, 4].astype(np.int64), affine
+        )
 
 
 class _BoxFilter(BboxProcessor):
@@ -184,6 +200,34 @@ class _BoxFilter(BboxProcessor):
         limits = {"min_width": self.params.min_width, "min_height": self.params.min_height}
         parts = [super().filter(data[~crowd], shape), filter_bboxes(data[crowd], shape, **limits)]
         return np.concatenate([part for part in parts if len(part)] or parts)
+
+
+def _landmarks(size: tuple[int, int]) -> np.ndarray:
+    """The corners of an image of ``size`` (height, width) and its middle, xy, float64 [5, 2]."""
+    height, width = size
+    return np.array([[0, 0], [1, 0], [0, 1], [1, 1], [0.5, 0.5]]) * (width, height)
+
+
+def _as_keypoints(size: tuple[int, int]) -> np.ndarray:
+    """Landmarks as albumentations has them, which counts from the middle of a pixel, and their number; [5, 3]."""
+    return np.column_stack([_landmarks(size) - 0.5, np.arange(5)])
+
+
+def _affine_to(keypoints: np.ndarray, given: tuple[int, int]) -> np.ndarray | None:
+    """The map from an image of size ``given`` to where its landmarks are now."""
+    keypoints = np.asarray(keypoints, dtype=np.float64)
+    if len(keypoints) < 5:
+        return None
+    order = np.argsort(keypoints[:, 2])
+    return _fit_affine(_landmarks(given), keypoints[order, :2] + 0.5)
+
+
+def _fit_affine(before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
+    """The affine map, float64 [2, 3], between points [5, 2]; None where the best is off by ``_STRAIGHT`` pixels."""
+    homogeneous = np.column_stack([before, np.ones(len(before))])
+    solution = np.linalg.lstsq(homogeneous, after, rcond=None)[0]
+    off = np.abs(homogeneous @ solution - after).max()
+    return solution.T if off < _STRAIGHT else None
 
 
 def _check_image(image: Any) -> None:
@@ -205,10 +249,11 @@ def _build_pipeline(augment: Sequence[Mapping[str, Any]], min_visible: float) ->
         min_width=_NARROWEST,
         min_height=_NARROWEST,
     )
+    points = albumentations.KeypointParams(format="xy", remove_invisible=False)
     with warnings.catch_warnings():
         # A pipeline of colour changes has no transform that moves boxes, and that is no reason to warn.
-        warnings.filterwarnings("ignore", message="Got processor for bboxes")
-        pipeline = albumentations.Compose(transforms, bbox_params=boxes)
+        warnings.filterwarnings("ignore", message="Got processor for")
+        pipeline = albumentations.Compose(transforms, bbox_params=boxes, keypoint_params=points)
     # Compose takes no processor of ours, and this one is known to all its transforms already.
     pipeline.processors["bboxes"].__class__ = _BoxFilter
     return pipeline

@@ -73,7 +73,7 @@ class CanvasDataset(Dataset[Sample]):
         uncovered = self.packed[key.image].uncovered.astype(np.float32)
         crowd = np.ones(len(uncovered), dtype=bool)
         try:
-            image, regions, _ = self.transform(self.pixels(key.image), uncovered, self._seed_of(key), crowd)
+            image, regions, *_ = self.transform(self.pixels(key.image), uncovered, self._seed_of(key), crowd)
         except ConfigError as error:
             raise ConfigError(f"{error} (canvas {key.image}, epoch {key.epoch})") from error
         return Sample(

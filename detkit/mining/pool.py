@@ -215,7 +215,7 @@ class PoolDataset(Dataset[Sample]):
             DataError: the file is missing, is no image, or has another size than its annotations say.
         """
         original = self.pool.read(key.image)
-        image, boxes, _ = self.transform(original, np.zeros((0, 4), np.float32), key.image)
+        image, boxes, *_ = self.transform(original, np.zeros((0, 4), np.float32), key.image)
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1),
             target=Target(boxes=torch.from_numpy(boxes), labels=torch.zeros(0, dtype=torch.int64)),

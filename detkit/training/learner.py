@@ -81,6 +81,7 @@ class Learner:
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
+            "criterion": self.criterion.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -89,6 +90,7 @@ class Learner:
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        self.criterion.load_state_dict(state["criterion"])
 
     def _clip(self) -> float:
         parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]

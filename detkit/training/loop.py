@@ -20,14 +20,18 @@ from detkit.training.learner import Batch, Learner
 from detkit.training.run_log import RunLog
 
 LAST, BEST = "last.pt", "best.pt"
+STEP_PASSES = 3
+"""Forward passes that a training step costs: one, and a backward pass, which is twice as dear."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """How long to train, and what to do on the way."""
 
-    epochs: int
+    steps: int
+    """Optimiser steps of the whole run."""
     steps_per_epoch: int
+    """The last epoch of a run may have fewer."""
     accumulate: int = 1
     """Batches per optimiser step."""
     validate_every: int = 1
@@ -41,10 +45,22 @@ class Plan:
     """Steps; None saves at the end of each epoch alone."""
     log_every: int = 20
 
+    pauses: tuple[int, ...] = ()
+    """Steps after which something else has its turn, ascending, all before the last."""
+
     @property
-    def steps(self) -> int:
-        """Optimiser steps of the whole run."""
-        return self.epochs * self.steps_per_epoch
+    def epochs(self) -> int:
+        """Epochs of the whole run, the last one perhaps not complete."""
+        return -(-self.steps // self.steps_per_epoch)
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch ends with this many steps."""
+        return step % self.steps_per_epoch == 0 or step == self.steps
+
+    def stop_after(self, step: int) -> int:
+        """Where the steps that follow ``step`` are interrupted next: at a pause or an epoch's end."""
+        epoch_end = min(self.steps, (step // self.steps_per_epoch + 1) * self.steps_per_epoch)
+        return min([epoch_end, *(pause for pause in self.pauses if pause > step)])
 
 
 @dataclass
@@ -55,6 +71,10 @@ class Position:
     """Optimiser steps taken."""
     ended_epochs: int = 0
     """Epochs whose validation, where it was due, is done."""
+    ended_pauses: int = 0
+    """Pauses that are over."""
+    compute: float = 0.0
+    """Forward passes per canvas pixel: 3 for each pixel of a step, and what pauses were charged."""
     best: float | None = None
     best_step: int | None = None
     gained: float | None = None
@@ -83,6 +103,10 @@ class Run:
     identity: dict[str, Any]
     """What every checkpoint carries: config, class_names, category_ids."""
     tensorboard: bool = False
+    at_pause: Callable[[Position], None] | None = None
+    """Called at each of the plan's pauses. It may change what the learner holds and what ``batches_from`` gives, and
+    adds to the position's compute. A run that is stopped before it returns calls it again when it is resumed, with
+    everything as it was."""
 
     def fit(self, checkpoint: dict[str, Any] | None = None) -> Position:
         """Train from the beginning, or on from a ``last.pt``; return where the run ended.
@@ -99,16 +123,29 @@ class Run:
             RunLog(self.folder, resume_at=log_size, tensorboard=self.tensorboard) as log,
             watch_interruption() as interruption,
         ):
-            batches = self.batches_from(position.step)
+            batches = None
             while not position.finished and interruption.signal is None:
-                # A run that was stopped between an epoch and its validation owes the validation first.
-                if position.step // self.plan.steps_per_epoch == position.ended_epochs:
-                    self._train_epoch(batches, position, log, interruption)
-                    self._save_last(position, log)
-                if position.step % self.plan.steps_per_epoch == 0 and interruption.signal is None:
+                # A run that was stopped between an epoch and its validation, or in a pause, owes that first.
+                if position.ended_epochs < self._epochs_at(position.step):
                     self._end_epoch(position, log)
-                    self._save_last(position, log)
+                elif self.at_pause and position.ended_pauses < self._pauses_at(position.step):
+                    batches = None
+                    self.at_pause(position)
+                    position.ended_pauses += 1
+                else:
+                    batches = batches or self.batches_from(position.step)
+                    self._train(batches, position, log, interruption)
+                self._save_last(position, log)
         return position
+
+    def _epochs_at(self, step: int) -> int:
+        """Epochs that end with this many steps or fewer."""
+        plan = self.plan
+        return step // plan.steps_per_epoch if step < plan.steps else plan.epochs
+
+    def _pauses_at(self, step: int) -> int:
+        """Pauses after this many steps or fewer."""
+        return sum(pause <= step for pause in self.plan.pauses)
 
     def _restore(self, checkpoint: dict[str, Any] | None) -> tuple[Position, int | None]:
         """The position to go on from, and the size of the log that belongs to it."""
@@ -119,22 +156,22 @@ class Run:
         restore_random_state(state["random_state"])
         return Position(**state["position"]), state["log_size"]
 
-    def _train_epoch(
+    def _train(
         self, batches: Iterator[Batch], position: Position, log: RunLog, interruption: Interruption
     ) -> None:
-        """Steps to the end of the epoch, or until the run is asked to stop."""
+        """Steps to the next pause or the end of the epoch, or until the run is asked to stop."""
         plan = self.plan
-        done = position.step % plan.steps_per_epoch
         epoch = position.step // plan.steps_per_epoch
         meter = _Meter(position)
         with progress_bar() as bar:
             title = f"epoch {epoch + 1}/{plan.epochs}"
             task = bar.add_task(title, total=plan.steps, completed=position.step, status="")
-            for _ in range(done, plan.steps_per_epoch):
+            for _ in range(position.step, plan.stop_after(position.step)):
                 group = list(islice(batches, plan.accumulate))
                 meter.add(self.learner.step(group, position.step), sum(len(images) for images, _ in group))
                 position.step += 1
-                ends = position.step % plan.steps_per_epoch == 0
+                position.compute += sum(STEP_PASSES * images.canvas_pixels for images, _ in group)
+                ends = plan.ends_epoch(position.step)
                 if ends or position.step % plan.log_every == 0:
                     log.write(self._train_row(meter, bar))
                 bar.update(task, advance=1, status=meter.status)
@@ -145,10 +182,10 @@ class Run:
 
     def _train_row(self, meter: "_Meter", bar: ProgressBar) -> dict[str, Any]:
         position = meter.position
-        row = {"event": "train", "step": position.step, "epoch": self._epoch(position), **meter.means()}
+        row = {"event": "train", **self._where(position), **meter.means()}
         if bar.disable:
             values = ", ".join(
-                f"{name} {row[name]:.4g}" for name in row if name not in ("event", "step", "epoch")
+                f"{name} {row[name]:.4g}" for name in row if name not in ("event", "step", "epoch", "compute")
             )
             say(
                 f"epoch {row['epoch']:.2f}/{self.plan.epochs}, step {position.step}/{self.plan.steps}: {values}"
@@ -158,13 +195,13 @@ class Run:
     def _end_epoch(self, position: Position, log: RunLog) -> None:
         """Validate where it is due, keep the best, and decide whether the run is over."""
         plan = self.plan
-        epoch = position.ended_epochs = position.step // plan.steps_per_epoch
-        position.finished = epoch >= plan.epochs
+        epoch = position.ended_epochs = self._epochs_at(position.step)
+        position.finished = position.step >= plan.steps
         if epoch % plan.validate_every and not position.finished:
             return
         started = time.monotonic()
         metrics = self.validate(self.learner.evaluated_model)
-        row = {"event": "validate", "step": position.step, "epoch": self._epoch(position), **metrics}
+        row = {"event": "validate", **self._where(position), **metrics}
         log.write({**row, "seconds": round(time.monotonic() - started, 3)})
         position.metrics = row
         say(f"epoch {epoch}/{plan.epochs}: validation " + _validation_line(metrics))
@@ -200,8 +237,9 @@ class Run:
             "metrics": position.metrics,
         }
 
-    def _epoch(self, position: Position) -> float:
-        return round(position.step / self.plan.steps_per_epoch, 4)
+    def _where(self, position: Position) -> dict[str, float]:
+        epoch = round(position.step / self.plan.steps_per_epoch, 4)
+        return {"step": position.step, "epoch": epoch, "compute": position.compute}
 
 
 class _Meter:

@@ -2,12 +2,13 @@
 
 ``metrics.jsonl``, format version 1. The first row is ``{"event": "start", "format_version": 1}``; then come
 
-- ``{"event": "train", "step", "epoch", "loss", "classification", "box", "gradient_norm", "learning_rate",
+- ``{"event": "train", "step", "epoch", "compute", "loss", "classification", "box", "gradient_norm", "learning_rate",
   "images_per_second", "seconds"}``: means over the steps since the row before;
-- ``{"event": "validate", "step", "epoch", "loss", "classification", "box", AP, AP50, ..., "seconds"}``: the twelve
-  COCO metrics as fractions, null where there is nothing to measure.
+- ``{"event": "validate", "step", "epoch", "compute", "loss", "classification", "box", AP, AP50, ..., "seconds"}``: the
+  metrics of ``training.validation`` as fractions, null where there is nothing to measure.
 
-``step`` counts finished optimiser steps, ``epoch`` finished epochs (with a fraction); ``seconds`` and
+``step`` counts finished optimiser steps, ``epoch`` finished epochs (with a fraction), ``compute`` forward passes per
+canvas pixel (three for a step, whose backward pass counts twice; validation is not counted); ``seconds`` and
 ``images_per_second`` are the only values that differ between two runs of one seed on one CPU.
 """
 

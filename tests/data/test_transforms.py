@@ -81,7 +81,7 @@ def test_shrinking_averages():
 
 def test_evaluation_takes_the_last_size_and_clips():
     boxes = np.array([[-10, 0, 50, 60], [200, 10, 220, 30], [60, 70, 100, 90]], np.float32)
-    image, moved, rows = EvaluationTransform([24, 48], 1000)(np.zeros((96, 128, 3), np.uint8), boxes)
+    image, moved, rows, _ = EvaluationTransform([24, 48], 1000)(np.zeros((96, 128, 3), np.uint8), boxes)
     assert image.shape == (48, 64, 3)
     assert rows.tolist() == [0, 2]
     assert moved.tolist() == [[0, 0, 25, 30], [30, 35, 50, 45]]
@@ -92,7 +92,7 @@ def test_training_draws_every_size():
     image, boxes = np.zeros((96, 128, 3), np.uint8), np.array([[0, 0, 64, 96]], np.float32)
     heights = []
     for seed in range(60):
-        resized, moved, _ = transform(image, boxes, seed)
+        resized, moved, *_ = transform(image, boxes, seed)
         heights.append(resized.shape[0])
         np.testing.assert_allclose(moved[0], [0, 0, resized.shape[1] / 2, resized.shape[0]], rtol=1e-6)
     assert {heights.count(size) > 8 for size in (24, 48, 96)} == {True}
@@ -134,7 +134,7 @@ def test_boxes_stay_on_their_pixels(spec):
     transform = identity([{**spec, "p": 1.0}], min_visible=0.0)
     seen = moved = 0
     for seed in range(12):
-        image, after, rows = transform(original, boxes, seed)
+        image, after, rows, _ = transform(original, boxes, seed)
         assert after.shape == (len(rows), 4)
         moved += image.shape != original.shape or not np.array_equal(image, original)
         for row, colour in enumerate(COLOURS):
@@ -159,7 +159,7 @@ def test_emptied_boxes_go_and_rows_say_which_stay():
         np.float32,
     )
     crop = {"name": "Crop", "x_min": 0, "y_min": 0, "x_max": 40, "y_max": 40, "p": 1.0}
-    _, after, rows = identity([crop], min_visible=0.0)(painted(96, 128, boxes), boxes, 0)
+    _, after, rows, _ = identity([crop], min_visible=0.0)(painted(96, 128, boxes), boxes, 0)
     assert rows.tolist() == [1, 3]
     np.testing.assert_allclose(after, [[0, 0, 20, 20], [30, 0, 40, 30]], atol=1e-4)
 
@@ -168,7 +168,7 @@ def test_emptied_boxes_go_and_rows_say_which_stay():
 def test_min_visible(min_visible, expected):
     boxes = np.array([[0, 0, 20, 20], [30, 0, 50, 30], [38, 0, 58, 20]], np.float32)  # 1, .5 and .1 remain
     crop = {"name": "Crop", "x_min": 0, "y_min": 0, "x_max": 40, "y_max": 40, "p": 1.0}
-    _, _, rows = identity([crop], min_visible=min_visible)(painted(96, 128, []), boxes, 0)
+    _, _, rows, _ = identity([crop], min_visible=min_visible)(painted(96, 128, []), boxes, 0)
     assert rows.tolist() == expected
 
 
@@ -180,7 +180,7 @@ def test_crowds_stay_however_little_is_visible(boxes_first):
     boxes = np.array([[0, 0, 192, 192]] * 2, np.float32)
     crowd = np.array([not boxes_first, boxes_first])
     for seed in range(5):
-        _, after, rows = transform(painted(192, 192, []), boxes, seed, crowd)
+        _, after, rows, _ = transform(painted(192, 192, []), boxes, seed, crowd)
         assert rows.tolist() == np.flatnonzero(crowd).tolist()
         np.testing.assert_allclose(after, [[0, 0, 64, 64]], atol=1e-4)
         assert len(transform(painted(192, 192, []), boxes, seed)[2]) == 0
@@ -190,7 +190,7 @@ def test_crowds_out_of_sight_go_and_rows_ascend():
     boxes = np.array([[60, 60, 80, 80], [39, 0, 139, 40], [0, 0, 20, 20], [0, 0, 128, 96]], np.float32)
     crop = {"name": "Crop", "x_min": 0, "y_min": 0, "x_max": 40, "y_max": 40, "p": 1.0}
     crowd = np.array([True, True, False, True])
-    _, after, rows = identity([crop], min_visible=0.9)(painted(96, 128, []), boxes, 0, crowd)
+    _, after, rows, _ = identity([crop], min_visible=0.9)(painted(96, 128, []), boxes, 0, crowd)
     assert rows.tolist() == [1, 2, 3]
     np.testing.assert_allclose(after, [[39, 0, 40, 40], [0, 0, 20, 20], [0, 0, 40, 40]], atol=1e-4)
 
@@ -204,7 +204,7 @@ def test_the_size_of_evaluation():
 
 def test_boxes_reaching_out_are_clipped_and_those_outside_dropped():
     boxes = np.array([[-10, -10, 20, 20], [130, 10, 150, 30], [100, 80, 140, 110], [-5, 0, 0, 9]], np.float32)
-    image, after, rows = identity()(np.zeros((96, 128, 3), np.uint8), boxes, 0)
+    image, after, rows, _ = identity()(np.zeros((96, 128, 3), np.uint8), boxes, 0)
     assert image.shape == (96, 128, 3)
     assert rows.tolist() == [0, 2]
     np.testing.assert_allclose(after, [[0, 0, 20, 20], [100, 80, 128, 96]], atol=1e-4)
@@ -212,7 +212,9 @@ def test_boxes_reaching_out_are_clipped_and_those_outside_dropped():
 
 @pytest.mark.parametrize("augment", [[], [FLIP], [{"name": "ToGray", "p": 1.0}]])
 def test_images_without_boxes(augment):
-    image, boxes, rows = identity(augment)(np.zeros((96, 128, 3), np.uint8), np.zeros((0, 4), np.float32), 3)
+    image, boxes, rows, _ = identity(augment)(
+        np.zeros((96, 128, 3), np.uint8), np.zeros((0, 4), np.float32), 3
+    )
     assert image.shape == (96, 128, 3)
     assert (boxes.shape, boxes.dtype) == ((0, 4), np.float32)
     assert (rows.shape, rows.dtype) == ((0,), np.int64)
@@ -221,14 +223,14 @@ def test_images_without_boxes(augment):
 def test_all_boxes_lost():
     crop = {"name": "Crop", "x_min": 0, "y_min": 0, "x_max": 40, "y_max": 40, "p": 1.0}
     boxes = np.array([[60, 60, 80, 80]], np.float32)
-    _, after, rows = identity([crop])(np.zeros((96, 128, 3), np.uint8), boxes, 0)
+    _, after, rows, _ = identity([crop])(np.zeros((96, 128, 3), np.uint8), boxes, 0)
     assert (after.shape, rows.shape) == ((0, 4), (0,))
 
 
 def test_thousands_of_rows():
     corners = np.random.default_rng(0).uniform(0, 80, (3000, 2))
     boxes = np.concatenate([corners, corners + 10], axis=1).astype(np.float32)
-    _, after, rows = identity([{"name": "HorizontalFlip", "p": 1.0}])(
+    _, after, rows, _ = identity([{"name": "HorizontalFlip", "p": 1.0}])(
         np.zeros((96, 128, 3), np.uint8), boxes, 0
     )
     assert rows.tolist() == list(range(3000))
