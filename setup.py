@@ -33,7 +33,8 @@ from setuptools.command.build_ext import build_ext
 TARGET_TORCH = "0x020a000000000000"  # 2.10, the first with all that csrc uses
 GPUS = ("80", "90")  # compute capabilities with code of their own; newer ones compile the last one's PTX
 COMMON = ["-std=c++20", "-O3", f"-DTORCH_TARGET_VERSION={TARGET_TORCH}"]
-# Contracted products and sums would give other bits than torchvision's box_iou, and than the other device.
+# Contracted products and sums would give other bits than torchvision's box_iou, and than the other device. Nothing
+# reads errno or traps, which would keep both sides of a choice from being computed side by side.
 HOST = [
     *COMMON,
     *("-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),

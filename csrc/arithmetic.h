@@ -10,14 +10,11 @@
 namespace detkit {
 inline namespace CPU_LEVEL {
 
+constexpr float LOG2_E = 1.44269504f;  // exp(x) is 2 to the power of this times x
+
 template <typename T>
 HOST_DEVICE inline T select(bool condition, T yes, T no) {
   return condition ? yes : no;
-}
-
-// Whether it holds for all numbers of a pack, or for the one.
-HOST_DEVICE inline bool all(bool condition) {
-  return condition;
 }
 
 // The greater and the lesser one. Where either is NaN, b; on a GPU the other one, which is one instruction.

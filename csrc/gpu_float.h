@@ -83,8 +83,9 @@ HOST_DEVICE inline GpuFloat polynomial(GpuFloat x, const float (&c)[6]) {
   return horner(x, c);
 }
 
+// Its relative error is below 3e-7, and 1e-7 more for each unit of |x|.
 HOST_DEVICE inline GpuFloat exp_nonpositive(GpuFloat x) {
-  return power_of_two(1.44269504f * x.value);
+  return power_of_two(LOG2_E * x.value);
 }
 
 // log(1 + x) for 0 <= x <= 1, relative error below 1.5e-6 however small x is: x times a minimax polynomial.

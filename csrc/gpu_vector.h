@@ -76,7 +76,6 @@ struct alignas(sizeof(Scalar) * COUNT) Vector {
   using Word = std::conditional_t<IN_PAIRS, Pair<Scalar>, Scalar>;
   static constexpr int WORDS = IN_PAIRS ? COUNT / 2 : COUNT;
 
-
   Word words[WORDS];
 
 #ifdef __CUDACC__

@@ -1,8 +1,9 @@
 // As many floats as one register of the instruction set holds, with the operations of arithmetic.h. The formulas are
-// templates and take it for a number: what they say of one logit then happens to 4, 8 or 16. Compilers left to vectorise the
-// loops by themselves do so for some instruction sets and formulas and not for others.
+// templates and take it for a number: what they say of one logit then happens to 4, 8 or 16. Compilers left to
+// vectorise the loops by themselves do so for some instruction sets and formulas and not for others.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 
@@ -25,15 +26,13 @@ struct Pack {
 #endif
   typedef float Floats __attribute__((vector_size(4 * size)));
   typedef int32_t Bits __attribute__((vector_size(4 * size)));  // as a mask, all bits of a number or none
-
-
   typedef uint32_t Unsigned __attribute__((vector_size(4 * size)));
 
   Floats floats;
 
   Pack() = default;
   Pack(Floats floats) : floats(floats) {}
-  Pack(float value) : floats(value - Floats{}) {}
+  Pack(float value) : floats(value - Floats{}) {}  // to all lanes; unlike a sum with 0, this keeps -0
 
   friend Pack operator+(Pack a, Pack b) {
     return a.floats + b.floats;
@@ -80,6 +79,7 @@ inline uint32_t mask_bits(Pack::Bits mask) {
 #endif
 }
 
+// Whether it holds for all lanes.
 inline bool all(Pack::Bits mask) {
   return mask_bits(mask) == (1u << Pack::size) - 1;
 }
@@ -119,7 +119,7 @@ inline Pack negative_magnitude(Pack x) {
 }
 
 inline Pack scale_by_power_of_two(Pack x, Pack exponent) {
-  return Pack::Floats(Pack::Bits(x.floats) + (Pack::Bits(exponent.floats) << 23));
+  return Pack::Floats(Pack::Unsigned(x.floats) + (Pack::Unsigned(exponent.floats) << 23));
 }
 
 // What a loop over numbers in memory takes at a time: a pack of floats, or one double.
@@ -149,16 +149,8 @@ inline double load_lanes(const double* values) {
   return *values;
 }
 
-inline Pack load_lanes(const BFloat16* values) {
-  float floats[Pack::size];
-#pragma omp simd
-  for (int64_t lane = 0; lane < Pack::size; ++lane) {
-    floats[lane] = widen(values[lane]);
-  }
-  return load_lanes(floats);
-}
-
-inline Pack load_lanes(const Half* values) {
+template <typename Narrow>  // BFloat16 or Half
+inline Pack load_lanes(const Narrow* values) {
   float floats[Pack::size];
 #pragma omp simd
   for (int64_t lane = 0; lane < Pack::size; ++lane) {
@@ -175,16 +167,8 @@ inline void store_lanes(double value, double* values) {
   *values = value;
 }
 
-inline void store_lanes(Pack pack, BFloat16* values) {
-  float floats[Pack::size];
-  store_lanes(pack, floats);
-#pragma omp simd
-  for (int64_t lane = 0; lane < Pack::size; ++lane) {
-    narrow(floats[lane], values[lane]);
-  }
-}
-
-inline void store_lanes(Pack pack, Half* values) {
+template <typename Narrow>
+inline void store_lanes(Pack pack, Narrow* values) {
   float floats[Pack::size];
   store_lanes(pack, floats);
 #pragma omp simd
@@ -195,7 +179,7 @@ inline void store_lanes(Pack pack, Half* values) {
 
 inline float greatest_lane(Pack pack) {
   float floats[Pack::size];
-  std::memcpy(floats, &pack.floats, sizeof(floats));
+  store_lanes(pack, floats);
   float greatest = floats[0];
   for (int64_t lane = 1; lane < Pack::size; ++lane) {
     greatest = floats[lane] > greatest ? floats[lane] : greatest;
@@ -203,7 +187,10 @@ inline float greatest_lane(Pack pack) {
   return greatest;
 }
 
-// Two packs of neighbouring numbers, every other one of them: so BFloat16 becomes float and back in place.
+// Two packs of neighbouring numbers, every other one of them: so BFloat16 becomes float and back in place. A word holds
+// an even one in its lower half, for it comes first in memory.
+static_assert(std::endian::native == std::endian::little);
+
 struct PackPair {
   Pack even;
   Pack odd;

@@ -1,10 +1,13 @@
 """Every selection lets exactly the anchors count that it says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from detkit.labels import BACKGROUND, IGNORE
 from detkit.models import box_coder
+from detkit.negative_regions import NegativeRegions
 from detkit.selection import (
     Candidates,
     HardExamples,
@@ -134,20 +137,88 @@ def test_hard_examples_never_take_ignored_anchors_to_fill_their_budget():
     assert HardExamples(budget=20)(candidates(labels, losses)).sum() == 2
 
 
-def test_mined_negatives_are_those_on_regions_and_all_of_a_canvas():
-    labels, losses = batch(images=3)
-    labels[2] = BACKGROUND
-    batch_candidates = candidates(labels, losses)
-    on_ignored, on_negative = batch_candidates.anchors[[4, 20]]
-    targets = [
-        {"negative_regions": torch.stack([on_ignored, on_negative])},
-        {"negative_regions": torch.zeros(0, 4)},
-        {},
-    ]
-    weights = MinedNegatives()(candidates(labels, losses, targets=targets))
-    assert weights[0].nonzero()[:, 0].tolist() == [0, 1, 2, 20]
-    assert weights[1].sum() == 0
-    assert weights[2].sum() == ANCHORS
+def mined_negatives(**changes):
+    told = {"regions": NegativeRegions(), "initial": 0, "per_image": 4, "threshold": 0.3, **changes}
+    return MinedNegatives(**told)
+
+
+def scored(labels, scores, to_canvas=None):
+    """One batch whose only class has these scores; image 0 is tracked as image 7, image 1 is a canvas of crops."""
+    target = {"image_id": torch.tensor(7), "to_canvas": torch.eye(3, dtype=torch.float64)[:2]}
+    if to_canvas is not None:
+        target["to_canvas"] = torch.tensor(to_canvas, dtype=torch.float64)
+    batch = candidates(labels, torch.zeros(labels.shape), targets=[target, {}])
+    levels = scores.logit()[:, :, None]
+    outputs = replace(batch.outputs, logits=[levels[:, :7], levels[:, 7:]])
+    return replace(batch, outputs=outputs)
+
+
+def test_of_a_canvas_all_background_counts_and_of_an_image_what_was_mined():
+    labels, _ = batch()
+    selection = mined_negatives()
+    selection.regions.begin(7, torch.tensor([[200.0, 0, 210, 10], [402, 1, 411, 9]]))
+    weights = selection(scored(labels, torch.full(labels.shape, 0.1)))
+    assert weights[1].tolist() == [1.0] * ANCHORS
+    assert weights[0].nonzero()[:, 0].tolist() == [0, 1, 2, 10, 20]
+
+
+def test_an_image_begins_with_a_few_negatives_by_chance():
+    labels, _ = batch()
+    selection = mined_negatives(initial=6)
+    first = selection(scored(labels, torch.full(labels.shape, 0.1)))
+    assert first[0].sum() == 3 + 6
+    assert first[0][labels[0] == IGNORE].sum() == 0
+    again = selection(scored(labels, torch.full(labels.shape, 0.1)))
+    assert torch.equal(first, again)
+
+
+def test_what_fires_on_background_counts_from_the_next_round_on_wherever_the_image_lies():
+    labels, _ = batch()
+    scores = torch.full(labels.shape, 0.1)
+    scores[0, [1, 4, 15, 25, 30]] = torch.tensor([0.99, 0.98, 0.5, 0.7, 0.2])
+    selection = mined_negatives()
+    weights = selection(scored(labels, scores))
+    assert weights[0].nonzero()[:, 0].tolist() == [0, 1, 2], "nothing was mined yet"
+    assert selection.regions.end_round() == 2, (
+        "0.2 is below the threshold, and the rest is an object or ignored"
+    )
+    assert selection(scored(labels, scores * 0.01))[0].nonzero()[:, 0].tolist() == [0, 1, 2, 15, 25]
+    # The image now lies 100 pixels further left: five anchors, for they are 20 apart.
+    moved = scored(labels, scores * 0.01, to_canvas=[[1, 0, -100], [0, 1, 0]])
+    assert selection(moved)[0].nonzero()[:, 0].tolist() == [0, 1, 2, 10, 20]
+
+
+def test_at_once_what_fires_counts_in_its_own_step():
+    labels, _ = batch()
+    scores = torch.full(labels.shape, 0.1)
+    scores[0, [15, 25]] = 0.5
+    weights = mined_negatives(at_once=True)(scored(labels, scores))
+    assert weights[0].nonzero()[:, 0].tolist() == [0, 1, 2, 15, 25]
+
+
+def test_a_step_notes_the_hardest_of_an_image_and_none_twice():
+    labels, _ = batch()
+    scores = torch.linspace(0.35, 0.9, ANCHORS).expand(labels.shape).clone()
+    selection = mined_negatives()
+    selection(scored(labels, scores))
+    selection.regions.end_round()
+    boxes = selection.regions.of(7).boxes
+    assert sorted((boxes[:, 0] / 20).tolist()) == [36, 37, 38, 39]
+    selection(scored(labels, scores))
+    selection.regions.end_round()
+    assert sorted((selection.regions.of(7).boxes[:, 0] / 20).tolist()) == list(range(32, 40))
+
+
+def test_regions_learn_how_hard_they_still_are():
+    labels, _ = batch()
+    scores = torch.full(labels.shape, 0.1)
+    scores[0, 15] = 0.5
+    selection = mined_negatives()
+    selection(scored(labels, scores))
+    selection.regions.end_round()
+    scores[0, 15] = 0.05
+    selection(scored(labels, scores))
+    assert selection.regions.of(7).scores.tolist() == pytest.approx([0.05])
 
 
 def test_losses_are_computed_once_and_without_gradient():

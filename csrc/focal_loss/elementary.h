@@ -9,8 +9,8 @@
 namespace detkit {
 inline namespace CPU_LEVEL {
 
-// c[0] + c[1] x + c[2] x^2 + ... By Estrin's scheme: what limits the loops is how long one result waits for another. All
-// polynomials here are minimax in relative error.
+// c[0] + c[1] x + c[2] x^2 + ... By Estrin's scheme: what limits the loops is how long one result waits for another.
+// All polynomials here are minimax in relative error.
 template <typename T>
 HOST_DEVICE inline T polynomial(T x, const float (&c)[6]) {
   const T x2 = x * x;
@@ -26,14 +26,14 @@ HOST_DEVICE inline T polynomial(T x, const float (&c)[4]) {
   return multiply_add(x * x, multiply_add(x, T(c[3]), T(c[2])), first);
 }
 
-// exp(x) for x <= 0, as 2^n 2^f with |f| <= 1/2 and a polynomial for 2^f; 1.6e-38 where it would be smaller. NaN stays NaN
-// where it is one that arithmetic makes.
+// exp(x) for x <= 0, as 2^n 2^f with |f| <= 1/2 and a polynomial for 2^f; exp(-87) = 1.6e-38, close to the least normal
+// number, where it would be smaller. NaN stays NaN where it is one that arithmetic makes.
 template <typename T, int N>
 HOST_DEVICE inline T exp_by_polynomial(T x, const float (&coefficients)[N]) {
   const T bounded = greater(T(-87.0f), x);
   const T shift = T(0x1.8p23f);  // a sum with it is rounded to an integer, and leaves that in its last bits
-  const T shifted = multiply_add(bounded, T(1.44269504f), shift);
-  const T f = multiply_add(bounded, T(1.44269504f), shift - shifted);
+  const T shifted = multiply_add(bounded, T(LOG2_E), shift);
+  const T f = multiply_add(bounded, T(LOG2_E), shift - shifted);
   return scale_by_power_of_two(polynomial(f, coefficients), shifted);
 }
 

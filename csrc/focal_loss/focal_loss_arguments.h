@@ -37,10 +37,6 @@ inline ElementType element_type(const Tensor& logits) {
   }
 }
 
-inline int64_t element_size(ScalarType type) {
-  return type == ScalarType::Double ? sizeof(double) : sizeof(float);
-}
-
 inline void check_per_anchor(const Tensor& tensor, const Tensor& labels, ScalarType type, const char* name) {
   STD_TORCH_CHECK(
       tensor.dim() == 2 && tensor.size(0) == labels.size(0) && tensor.size(1) == labels.size(1),
@@ -74,10 +70,9 @@ inline void check_arguments(
 
 // The part of a tensor [N, A] that belongs to the level whose first anchor is given.
 inline PerAnchor per_anchor(const Tensor& tensor, int64_t first_anchor) {
+  const auto size = static_cast<int64_t>(tensor.element_size());
   char* data = static_cast<char*>(tensor.data_ptr());
-  return {
-      data + first_anchor * tensor.stride(1) * element_size(tensor.scalar_type()), tensor.stride(0),
-      tensor.stride(1)};
+  return {data + first_anchor * tensor.stride(1) * size, tensor.stride(0), tensor.stride(1)};
 }
 
 inline PerClass per_class(const Tensor& level) {
@@ -108,7 +103,7 @@ inline Tensor empty_loss(const std::vector<Tensor>& logits, const Tensor& labels
   return torch::stable::new_empty(labels, labels.sizes(), loss_type(logits));
 }
 
-// The gradient, uninitialised: each level of the strides of its logits.
+// The gradient, uninitialised: each level of the strides of its logits, save the gaps that those leave.
 inline std::vector<Tensor> empty_gradients(const std::vector<Tensor>& logits) {
   std::vector<Tensor> gradients;
   for (const Tensor& level : logits) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 
 #include "focal_loss_arguments.h"
 #include "focal_loss_kernels.h"
@@ -11,7 +12,7 @@
 namespace detkit {
 namespace {
 
-constexpr int64_t ELEMENTS_PER_TASK = 16384;
+constexpr int64_t ELEMENTS_PER_TASK = 16384;  // at least: for fewer, another thread costs more than it saves
 
 FocalLossKernels kernels() {
   return at_cpu_level([]<CpuLevel level>() { return focal_loss_kernels<level>(); });
@@ -26,7 +27,7 @@ void for_each_range(const std::vector<FocalLossLevel>& levels, const Function& f
   const int64_t total = images * (levels.back().first_anchor + levels.back().anchors);
   const int64_t grain = std::max<int64_t>(1, ELEMENTS_PER_TASK / std::max<int64_t>(1, classes));
   torch::stable::parallel_for(0, total, grain, [&](int64_t begin, int64_t end) {
-    std::vector<double> scratch(focal_loss_scratch(classes) / sizeof(double));
+    std::vector<std::byte> scratch(focal_loss_scratch(classes));
     for (size_t index = 0; index < levels.size(); ++index) {
       const FocalLossLevel& level = levels[index];
       const int64_t start = images * level.first_anchor;

@@ -250,20 +250,6 @@ void with_count(int64_t count, const Function& function) {
   function(std::integral_constant<int, 1>());
 }
 
-template <typename Function>
-void with_element_type(ElementType type, const Function& function) {
-  switch (type) {
-    case ElementType::float64:
-      return function(double());
-    case ElementType::float32:
-      return function(float());
-    case ElementType::bfloat16:
-      return function(BFloat16());
-    case ElementType::float16:
-      return function(Half());
-  }
-}
-
 // Calls function(count of logits moved at once, Balanced) with the types and the formula of a launch.
 template <typename Function>
 void with_formula(const Launch& launch, const Function& function) {

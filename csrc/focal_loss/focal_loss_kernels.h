@@ -29,8 +29,8 @@ FocalLossKernels focal_loss_kernels();
 
 inline namespace CPU_LEVEL {
 
-// Elements of a tile, which is what is looked at, gathered and worked on at a time: more than one anchor, and few enough
-// that memory is read while the processor computes, not before.
+// Elements of a tile, which is what is looked at, gathered and worked on at a time: at least two anchors, and few
+// enough that memory is read while the processor computes, not before.
 constexpr int64_t focal_loss_tile(int64_t classes) {
   return classes > 256 ? 2 * classes : 512;
 }

@@ -12,9 +12,10 @@
 
 namespace detkit {
 
-constexpr int TASKS_PER_LAUNCH = 8;
-constexpr int64_t IMAGES_PER_LAUNCH = 65535;
-constexpr int64_t MOST_ANCHORS = 1 << 25;  // of a level, so that its threads can be counted in 32 bits; also classes
+constexpr int TASKS_PER_LAUNCH = 8;           // more than pyramids have levels, within a kernel's 4 KB of arguments
+constexpr int64_t IMAGES_PER_LAUNCH = 65535;  // the most blocks that CUDA has in a grid's second dimension
+// Of a level, so that its threads, up to a warp for each anchor, can be counted in 32 bits; also the most classes.
+constexpr int64_t MOST_ANCHORS = 1 << 25;
 
 // One level, and how threads share it out.
 struct Task {
@@ -57,8 +58,9 @@ inline int64_t numbers_at_once(const FocalLossLevel& level, const PerClass& grad
   return 1;
 }
 
-// As many threads to an anchor as have nearly the same number of vectors each: neighbours then read side by side.
-// Where the anchors lie closer together than the classes, one. As a power of two.
+// As many threads to an anchor as have nearly the same number of vectors each, at most an eighth of their turns being
+// idle: neighbours then read side by side. Where the anchors lie closer together than the classes, one. As a power of
+// two.
 inline int32_t lane_bits(const FocalLossLevel& level, int64_t vectors) {
   int32_t bits = 0;
   if (std::abs(level.logits.anchor_stride) < std::abs(level.logits.class_stride)) {

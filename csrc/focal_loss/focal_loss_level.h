@@ -6,6 +6,7 @@
 
 #include "../host_device.h"
 #include "../labels.h"
+#include "../scalar_types.h"
 
 namespace detkit {
 
@@ -42,6 +43,21 @@ struct FocalLossLevel {
 };
 
 inline namespace CPU_LEVEL {
+
+// Calls function with a number of the type.
+template <typename Function>
+void with_element_type(ElementType type, const Function& function) {
+  switch (type) {
+    case ElementType::float64:
+      return function(double());
+    case ElementType::float32:
+      return function(float());
+    case ElementType::bfloat16:
+      return function(BFloat16());
+    case ElementType::float16:
+      return function(Half());
+  }
+}
 
 template <typename T>
 HOST_DEVICE inline T& at(const PerAnchor& values, int64_t image, int64_t anchor) {

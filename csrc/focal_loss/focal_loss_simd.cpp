@@ -1,11 +1,10 @@
 // The hot loops of the focal loss on a CPU, compiled once for each instruction set.
 //
 // Where the classes of an anchor lie side by side and fill a register, anchors are taken one by one, from memory to the
-// result in registers alone. Any other layout, and fewer classes, are taken a tile of anchors at a time: gathered in the
-// first-level cache, put through the formula as one long vector, and then summed or scattered. Anchors that do not count
-// cost nothing.
+// result in registers alone. Any other layout, and fewer classes, are taken a tile of anchors at a time: gathered in
+// the first-level cache, put through the formula as one long vector, and then summed or scattered. Anchors that do not
+// count cost nothing.
 #include "../pack.h"
-#include "../scalar_types.h"
 #include "focal_loss.h"
 #include "focal_loss_kernels.h"
 
@@ -88,9 +87,10 @@ struct Anchors {
     return Kind::in_place;
   }
 
-  // Calls function(run, kind) for all anchors of a range, a run being neighbours of one kind, at most a tile of them.
+  // Calls function(run, kind) for all anchors of a range, a run being neighbours of one kind that fit into a tile.
   template <typename Function>
   void for_each_run(AnchorRange range, const Function& function) const {
+    // One less than there is room for, because what follows the last anchor in its last pack is written too.
     const int64_t most = focal_loss_tile(level.classes) / (level.classes > 0 ? level.classes : 1) - 1;
     Kind next = range.begin < range.end ? kind(range.begin) : Kind::skipped;
     for (int64_t begin = range.begin, end; begin < range.end; begin = end) {
@@ -298,20 +298,6 @@ void run_gradients(
           narrow(arithmetic_t<Scalar>(0), gradient[k * to.gradient.class_stride]);
         }
       }
-  }
-}
-
-template <typename Function>
-void with_element_type(ElementType type, const Function& function) {
-  switch (type) {
-    case ElementType::float64:
-      return function(double());
-    case ElementType::float32:
-      return function(float());
-    case ElementType::bfloat16:
-      return function(BFloat16());
-    case ElementType::float16:
-      return function(Half());
   }
 }
 

@@ -22,9 +22,9 @@ HOST_DEVICE inline T box_area(const Boxes<T>& box) {
   return (box.x2 - box.x1) * (box.y2 - box.y1);
 }
 
-// Intersection over union; 0 where boxes do not overlap or the quotient is no number. Two sweeps compare its results for
-// equality, and torchvision's box_iou must give the same bits: the order of the operations matters, and a product and a
-// sum must never be contracted into one (-ffp-contract=off, nvcc -fmad=false).
+// Intersection over union; 0 where boxes do not overlap or the quotient is no number. Two sweeps compare its results
+// for equality, and torchvision's box_iou must give the same bits: the order of the operations matters, and a product
+// and a sum must never be contracted into one (-ffp-contract=off, nvcc -fmad=false).
 template <typename T>
 HOST_DEVICE inline T box_iou(const Boxes<T>& anchor, T anchor_area, const Boxes<T>& box, T area) {
   const T width = lesser(anchor.x2, box.x2) - greater(anchor.x1, box.x1);
@@ -52,8 +52,11 @@ HOST_DEVICE inline auto may_reach(const AnchorBlock& block, const Boxes<T>& box,
   const T anchor_area = lesser(greater(overlap, T(block.least_area)), T(block.most_area));
   const T intersection = lesser(overlap, anchor_area);
   const T margin = T(1.0001f);  // many times the rounding errors on either side
+  // An IoU below the normal numbers (1.2e-38) may have rounded by any factor, so that it rules nothing out; from 1e-29
+  // on the difference is the IoU itself.
+  const T bound = least_iou - T(1e-37f);
   // Summed in this order neither areas that overflow nor ones that vanish turn a yes into a no.
-  const auto reaches = margin * intersection >= least_iou * (area + (anchor_area - intersection));
+  const auto reaches = margin * intersection >= bound * (area + (anchor_area - intersection));
   return (width > T(0)) & (height > T(0)) & reaches;
 }
 

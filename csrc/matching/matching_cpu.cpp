@@ -1,5 +1,5 @@
-// Anchor matching on a CPU, in two sweeps over all images at once: the first matches every anchor and finds the best IoU
-// of every box, the second looks at the places where such a best can be. The loops are in matching_simd.cpp.
+// Anchor matching on a CPU, in two sweeps over all images at once: the first matches every anchor and finds the best
+// IoU of every box, the second looks at the places where such a best can be. The loops are in matching_simd.cpp.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -13,8 +13,7 @@
 namespace detkit {
 namespace {
 
-constexpr int64_t BLOCKS_PER_TASK = 64;
-constexpr int64_t LARGEST_PACK = 16;
+constexpr int64_t BLOCKS_PER_TASK = 64;  // at least: each task learns anew which IoUs the boxes reach
 
 MatchingKernels kernels() {
   return at_cpu_level([]<CpuLevel level>() { return matching_kernels<level>(); });

@@ -19,8 +19,8 @@ constexpr int ANCHORS_PER_TILE = ANCHORS_PER_LANE * THREADS_PER_WARP;
 constexpr int TILES_PER_BLOCK = THREADS_PER_BLOCK / THREADS_PER_WARP;
 constexpr int ANCHORS_PER_BLOCK = ANCHORS_PER_TILE * TILES_PER_BLOCK;
 constexpr int IMAGES_PER_LAUNCH = 64;
-constexpr int PLACES = 32;
-constexpr int64_t MOST_BOXES = 1 << 30;
+constexpr int PLACES = 32;               // among the anchors, at each of which every 32nd block begins
+constexpr int64_t MOST_BOXES = 1 << 30;  // and anchors, so that their tiles can be counted in 32 bits
 
 struct Image {
   const float4* boxes;

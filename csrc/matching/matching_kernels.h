@@ -11,14 +11,15 @@
 namespace detkit {
 
 constexpr int64_t ANCHORS_PER_BLOCK = 64;
+constexpr int64_t LARGEST_PACK = 16;  // of all instruction sets
 
 struct Thresholds {
   float foreground;
   float background;
 };
 
-// The boxes of one image, one array for each coordinate, followed by boxes that touch nothing up to a whole number of
-// the largest packs.
+// The boxes of one image, one array for each coordinate, followed by boxes that touch nothing up to a multiple of
+// LARGEST_PACK.
 struct ImageBoxes {
   int64_t count;
   const float* x1;

@@ -1,7 +1,7 @@
 // The hot loops of anchor matching on a CPU, compiled once for each instruction set.
 //
-// Anchors are taken in blocks of neighbours. A box is compared with the anchors of a block only where the block's extent
-// and areas leave it a chance to matter, so that the cost follows the anchors that boxes really fit.
+// Anchors are taken in blocks of neighbours. A box is compared with the anchors of a block only where the block's
+// extent and areas leave it a chance to matter, so that the cost follows the anchors that boxes really fit.
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t LANES = Pack::size;
 constexpr int64_t PACKS = ANCHORS_PER_BLOCK / LANES;
+static_assert(ANCHORS_PER_BLOCK % LANES == 0 && LARGEST_PACK % LANES == 0);
 
 // The anchors of a block, a pack of them after another, and the best box of each.
 struct Block {

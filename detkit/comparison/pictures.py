@@ -40,21 +40,26 @@ class ArmDetections:
 def at_equal_recall(
     ground_truth: GroundTruth, runs: Mapping[tuple[str, int], DetectionTable]
 ) -> tuple[float, list[ArmDetections]]:
-    """Cut each run's detections at the highest score that gives COMMON_RECALL, or the highest recall all reach.
+    """Cut each run's detections at the highest score that gives one recall for all.
+
+    It is COMMON_RECALL, or the highest that half of the arms reach where they do not get so far. An arm that never
+    reaches it, as one that has learned to answer "background", stands at its own highest recall: it must not empty
+    the pictures of the others.
 
     Args:
         ground_truth: the objects, of which there is at least one.
         runs: by arm and seed; one of each arm.
 
     Returns:
-        The recall, and the arms in the order given.
+        The common recall, and the arms in the order given.
     """
     tables = {key: restrict(table, ground_truth) for key, table in runs.items()}
     curves = {key: detection_curve(ground_truth, table) for key, table in tables.items()}
-    recall = min(COMMON_RECALL, *(curve.highest_recall or 0.0 for curve in curves.values()))
+    highest = {key: curve.highest_recall or 0.0 for key, curve in curves.items()}
+    recall = min(COMMON_RECALL, sorted(highest.values())[len(highest) // 2])
     arms = []
     for (arm, seed), table in tables.items():
-        score = curves[arm, seed].score_at(recall)
+        score = curves[arm, seed].score_at(min(recall, highest[arm, seed]))
         threshold = 0.0 if score is None else score
         kept = table.select(table.scores >= threshold)
         arms.append(ArmDetections(arm, seed, threshold, kept, match_detections(ground_truth, kept)))

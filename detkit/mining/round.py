@@ -9,6 +9,7 @@ that was interrupted anywhere and is done again ends as if it had not been. A ro
   of the one before.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from detkit.mining.decision import Decision
 from detkit.mining.export import write_coco_negatives
 from detkit.mining.manifest import evicted_rows, manifest_rows, summarise, write_manifest
 from detkit.mining.negative_set import MinedCrops, NegativeSet, load_negative_set
+from detkit.mining.pool import Pool
 from detkit.mining.quarantine import quarantined_regions, write_quarantine
 from detkit.mining.scan import Scan, ScannedImage, run_scan
 from detkit.mining.settings import MiningSettings
@@ -98,6 +100,7 @@ class MiningRound:
             "pool": self.source.pool.name,
             "state": self.source.pool.state,
             "pool_images": len(self.source.pool),
+            "pool_sha256": _digest(self.source.pool),
             "crops_before": len(self.negatives.crops),
             "part": self.part[0] + 1,
             "parts": self.part[1],
@@ -119,8 +122,11 @@ def mine(told: MiningRound) -> MinedRound:
     """Do a round, or go on with one that was interrupted.
 
     Raises:
-        DataError: an image or a file of the round cannot be used, or the round was begun with something else.
+        DataError: an image or a file of the round cannot be used, the round was begun with something else, or the
+            threshold is a percentile of the scores of true positives, and the pool has no object.
     """
+    if not len(told.source.pool.ground_truth):
+        told.settings.least_score(np.zeros(0))
     lines = run_scan(_scan(told), told.folder / SCAN, told.source.detect)
     threshold = told.settings.least_score(_true_positives(lines))
     candidates = [_above(candidate, threshold) for line in lines for candidate in line.candidates]
@@ -186,6 +192,16 @@ def begin(told: MiningRound, *, resume: bool, overwrite: bool) -> None:
 
 def _folder(root: Path, label: str, number: int) -> Path:
     return root / f"{label}_{number:03}"
+
+
+def _digest(pool: Pool) -> str:
+    """Of the names of the images and of their objects: places in the pool mean the same where this is the same."""
+    truth = pool.ground_truth
+    columns = (truth.image_ids, truth.object_image_ids, truth.object_category_ids, truth.boxes, truth.crowd)
+    digest = hashlib.sha256("\n".join(pool.names.tolist()).encode("utf-8", "surrogateescape"))
+    for column in columns:
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _true_positives(lines: Sequence[ScannedImage]) -> np.ndarray:

@@ -204,10 +204,20 @@ def _check_header(text: str, identity: dict[str, Any], journal: Path) -> None:
     expected = json.loads(json.dumps(identity))
     for key in expected:
         if header.get(key) != expected[key]:
+            name, before, now = _difference(key, header.get(key), expected[key])
             raise DataError(
-                f"{journal}: was begun with {key} {header.get(key)!r}, this scan has {expected[key]!r}; go on with the "
-                "former, or begin anew in another folder"
+                f"{journal}: was begun with {name} {before!r}, this scan has {now!r}; go on with the former, or begin "
+                "anew (--overwrite)"
             )
+
+
+def _difference(name: str, before: Any, now: Any) -> tuple[str, Any, Any]:
+    """The name of a value and its two contents; of two dicts those of the first entry that differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before | now:
+            if before.get(key) != now.get(key):
+                return key, before.get(key), now.get(key)
+    return name, before, now
 
 
 def _to_json(line: ScannedImage) -> str:

@@ -1,5 +1,6 @@
 """What mining may be told, with the defaults of every tool."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -49,6 +50,8 @@ class MiningSettings:
         if isinstance(self.threshold, str):
             self._percentile()
         limits = {
+            "threshold": isinstance(self.threshold, str) or math.isfinite(self.threshold),
+            "quarantine_score": not math.isnan(self.quarantine_score),
             "per_image": self.per_image >= 1,
             "per_round": self.per_round >= 1,
             "context": self.context >= 1,

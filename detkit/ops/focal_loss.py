@@ -40,7 +40,8 @@ def sigmoid_focal_loss(
 
     Raises:
         TypeError, ValueError: types, shapes, devices or parameters other than these.
-        RuntimeError: a label that is none of these; on a GPU, which is not waited for, a loss of NaN instead.
+        RuntimeError: a label that is none of these; on a GPU, which is not waited for, a loss of NaN instead. On a
+            GPU also a level of which one image's part spans 2^31 elements or more.
     """
     levels = [logits] if isinstance(logits, Tensor) else list(logits)
     _check_levels(levels)

@@ -9,15 +9,18 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from detkit.evaluation.compared_metrics import COMPARED_METRICS, PAIR_METRIC, ComparedMetric
+from detkit.evaluation.compared_metrics import COMPARED_METRICS, PAIR_METRIC
 from detkit.evaluation.comparison_results import Arm, Comparison, ranking, read_comparison
 from detkit.files import write_text
 from detkit.report.comparison_charts import charts
 from detkit.report.comparison_colours import arm_class, arm_key, css_classes, css_variables
-from detkit.report.comparison_pictures import data_uri, drawn_picture
+from detkit.report.comparison_highlights import highlights, interval
+from detkit.report.comparison_pictures import ENLARGED, DrawnPicture, crop_uri, drawn_picture
 
-GALLERY = 12
-"""Crops of each arm that are shown, the hardest."""
+GALLERY, ALL_GALLERIES = 12, 36
+"""Crops that are shown of each arm, the hardest, and of all arms together."""
+EQUAL_COMPUTE = 0.02
+"""The page speaks of equal compute where no run differs from the mean by this share or more."""
 
 
 def write_report(folder: str | PathLike, path: str | PathLike | None = None) -> Path:
@@ -56,15 +59,18 @@ def render(comparison: Comparison, folder: Path) -> str:
         comparison=comparison,
         keys={name: arm_key(index) for name, index in numbers.items()},
         arm_classes={name: arm_class(index) for name, index in numbers.items()},
+        highlights=highlights(comparison),
         charts=charts(comparison),
         columns=[
             list(group) for _, group in groupby(COMPARED_METRICS, key=lambda one: one.group or one.words)
         ],
         table=_metrics_table(comparison),
         families=_families(comparison),
+        equal_compute=_equal_compute(comparison),
         compute=[_compute_row(arm) for arm in comparison.arms],
-        mining=[_mining(arm, folder) for arm in comparison.arms if _mined(arm)],
-        pictures=[drawn_picture(folder, one, number) for number, one in enumerate(comparison.pictures, 1)],
+        mining=_mining(comparison, folder),
+        pictures=_pictures(comparison, folder),
+        enlarged=ENLARGED,
         light=Markup(css_variables(dark=False)),
         dark=Markup(css_variables(dark=True)),
         arm_rules=Markup(css_classes()),
@@ -74,28 +80,20 @@ def render(comparison: Comparison, folder: Path) -> str:
 def _metrics_table(comparison: Comparison) -> list[dict[str, Any]]:
     """A row for each arm from best to worst; a cell has value, interval and whether it is the best."""
     ranked = ranking(comparison.arms, COMPARED_METRICS[0])
-    best = {metric.name: ranking(ranked, metric)[0].name for metric in COMPARED_METRICS}
-    return [
-        {
-            "name": arm.name,
-            "seeds": len(arm.runs),
-            "cells": [
-                (*_cell(arm, metric), arm.name == best[metric.name] and len(ranked) > 1)
-                for metric in COMPARED_METRICS
-            ],
-        }
-        for arm in ranked
-    ]
+    best = {
+        metric.name: ranking(ranked, metric)[0].estimates[metric.name].value if len(ranked) > 1 else None
+        for metric in COMPARED_METRICS
+    }
+    return [{"name": arm.name, "seeds": len(arm.runs), "cells": _cells(arm, best)} for arm in ranked]
 
 
-def _cell(arm: Arm, metric: ComparedMetric) -> tuple[str, str]:
-    estimate = arm.estimates[metric.name]
-    if estimate.value is None:
-        return "n/a", ""
-    if estimate.low is None and estimate.high is None:
-        return metric.text(estimate.value), "open"
-    ends = ("open" if end is None else metric.text(end) for end in (estimate.low, estimate.high))
-    return metric.text(estimate.value), " to ".join(ends)
+def _cells(arm: Arm, best: dict[str, float | None]) -> list[tuple[str, str, bool]]:
+    cells = []
+    for metric in COMPARED_METRICS:
+        value = arm.estimates[metric.name].value
+        is_best = value is not None and value == best[metric.name]
+        cells.append((metric.text(value), interval(arm, metric), is_best))
+    return cells
 
 
 def _families(comparison: Comparison) -> list[dict[str, Any]]:
@@ -126,18 +124,40 @@ def _compute_row(arm: Arm) -> dict[str, Any]:
     }
 
 
-def _mined(arm: Arm) -> bool:
-    return any(run.rounds or run.hardest for run in arm.runs)
+def _equal_compute(comparison: Comparison) -> bool:
+    totals = [sum(run.compute.values()) for arm in comparison.arms for run in arm.runs]
+    mean = _mean(totals)
+    return mean > 0 and all(abs(total / mean - 1) < EQUAL_COMPUTE for total in totals)
 
 
-def _mining(arm: Arm, folder: Path) -> dict[str, Any]:
-    """Every round of every seed, and the hardest crops with their pictures."""
-    hardest = sorted((crop for run in arm.runs for crop in run.hardest), key=lambda crop: -crop.score)
-    return {
-        "name": arm.name,
-        "rounds": [(run.seed, one) for run in arm.runs for one in run.rounds],
-        "crops": [(crop, data_uri(folder, crop.picture)) for crop in hardest[:GALLERY]],
-    }
+def _mining(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
+    """Of each arm that mined: every round of every seed, and the hardest crops with their pictures."""
+    mined = [arm for arm in comparison.arms if any(run.rounds or run.hardest for run in arm.runs)]
+    rows = []
+    for arm in mined:
+        hardest = sorted((crop for run in arm.runs for crop in run.hardest), key=lambda crop: -crop.score)
+        count = min(GALLERY, max(1, ALL_GALLERIES // len(mined)))
+        rows.append(
+            {
+                "name": arm.name,
+                "rounds": [(run.seed, one) for run in arm.runs for one in run.rounds],
+                "crops": [(crop, crop_uri(folder, crop.picture)) for crop in hardest[:count]],
+            }
+        )
+    return rows
+
+
+def _pictures(comparison: Comparison, folder: Path) -> list[DrawnPicture]:
+    runs = {(arm.name, run.seed): run.curves.highest_recall for arm in comparison.arms for run in arm.runs}
+    at_most = {}
+    for panel in (panel for picture in comparison.pictures for panel in picture.panels):
+        highest = runs.get((panel.arm, panel.seed))
+        if highest is not None and highest < (comparison.picture_recall or 0):
+            at_most[panel.arm] = highest
+    return [
+        drawn_picture(folder, picture, number, at_most)
+        for number, picture in enumerate(comparison.pictures, 1)
+    ]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -3,14 +3,9 @@
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from detkit.evaluation.compared_metrics import (
-    COMMON_RECALL,
-    COMPARED_METRICS,
-    PAIR_METRIC,
-    ComparedMetric,
-    false_positives_at_name,
-)
+from detkit.evaluation.compared_metrics import PAIR_METRIC, ComparedMetric
 from detkit.evaluation.comparison_results import Arm, Comparison, ranking
+from detkit.report.comparison_highlights import FALSE_POSITIVES, RANKED_BY
 from detkit.report.comparison_plots import (
     acceptance_chart,
     difference_chart,
@@ -22,78 +17,91 @@ from detkit.report.comparison_plots import (
 )
 from detkit.report.comparison_svg import chart_style, inline_svg
 
+Drawn = tuple[Figure, str, str]
+"""A figure, its title and its description."""
+
 
 def charts(comparison: Comparison) -> dict[str, Markup]:
     """Every chart that the comparison has something for, by key, as SVG."""
     with chart_style():
-        drawn = {**_of_arms(comparison), **_of_pairs(comparison)}
+        drawn = {
+            **_rankings(comparison),
+            **_differences(comparison),
+            **_learning(comparison),
+            **_curves(comparison),
+            **_mining(comparison),
+        }
         return {
             key: inline_svg(figure, key=key, title=title, description=description)
             for key, (figure, title, description) in drawn.items()
         }
 
 
-def _of_arms(comparison: Comparison) -> dict[str, tuple[Figure, str, str]]:
-    main = COMPARED_METRICS[0]
-    false_positives = next(
-        metric for metric in COMPARED_METRICS if metric.name == false_positives_at_name(COMMON_RECALL)
-    )
-    drawn = {
+def _rankings(comparison: Comparison) -> dict[str, Drawn]:
+    return {
         key: (
             ranking_chart(_numbered(comparison, ranking(comparison.arms, metric)), metric),
             f"Ranking of the arms by {metric.words}",
             f"From best to worst: {_ranked_text(comparison, metric)}. The table below has every number.",
         )
-        for key, metric in (("ranking", main), ("ranking-fppi", false_positives))
+        for key, metric in (("ranking", RANKED_BY), ("ranking-fppi", FALSE_POSITIVES))
+        if any(arm.estimates[metric.name].value is not None for arm in comparison.arms)
     }
-    names = ", ".join(arm.name for arm in comparison.arms)
-    drawn["precision"] = (
-        precision_chart(comparison),
-        "Precision against recall",
-        f"One curve each for {names}.",
-    )
-    drawn["froc"] = (
-        false_positives_chart(comparison),
-        "Recall against false positives per image",
-        f"One curve each for {names}.",
-    )
-    learned = {
-        name
-        for arm in comparison.arms
-        for run in arm.runs
-        for point in run.learning
-        for name in point.metrics
-    }
-    metric = main.name if main.name in learned else min(learned, default=None)
-    if metric is not None:
-        drawn["learning"] = (
-            learning_chart(comparison.arms, metric),
-            f"{metric} over compute",
-            f"Validation {metric} on the way, one thick line each for {names}.",
-        )
-    mined = [arm for arm in comparison.arms if any(run.rounds for run in arm.runs)]
-    if mined:
-        numbered = _numbered(comparison, mined)
-        table = "The tables below have every number."
-        drawn["mined"] = (mined_chart(numbered), "False positives found and added in each round", table)
-        if any(one.acceptance for arm in mined for run in arm.runs for one in run.rounds):
-            drawn["acceptance"] = (acceptance_chart(numbered), "Share accepted in each round", table)
-    return drawn
 
 
-def _of_pairs(comparison: Comparison) -> dict[str, tuple[Figure, str, str]]:
+def _differences(comparison: Comparison) -> dict[str, Drawn]:
+    numbers = {arm.name: index for index, arm in enumerate(comparison.arms)}
     drawn = {}
-    for key, metric in (("differences", COMPARED_METRICS[0]), ("differences-fppi", PAIR_METRIC)):
+    for key, metric in (("differences", RANKED_BY), ("differences-fppi", PAIR_METRIC)):
         measured = [
             one for one in comparison.differences if one.metric == metric.name and one.value is not None
         ]
         if measured:
             drawn[key] = (
-                difference_chart(measured, metric),
+                difference_chart(measured, metric, numbers),
                 f"Differences of all pairs in {metric.words}",
-                "The better arm of each pair first. The sentences beside it say the same.",
+                "The better arm of each pair first. The sentences below it say the same.",
             )
     return drawn
+
+
+def _learning(comparison: Comparison) -> dict[str, Drawn]:
+    points = [point for arm in comparison.arms for run in arm.runs for point in run.learning]
+    learned = {name for point in points for name, value in point.metrics.items() if value is not None}
+    metric = RANKED_BY.name if RANKED_BY.name in learned else min(learned, default=None)
+    if metric is None:
+        return {}
+    text = f"Validation {metric} on the way, one thick line each for {_names(comparison)}."
+    return {"learning": (learning_chart(comparison.arms, metric), f"{metric} over compute", text)}
+
+
+def _curves(comparison: Comparison) -> dict[str, Drawn]:
+    curves = [run.curves for arm in comparison.arms for run in arm.runs]
+    text = f"One curve each for {_names(comparison)}."
+    drawn = {}
+    if any(value is not None for curve in curves for value in curve.recall):
+        drawn["froc"] = (
+            false_positives_chart(comparison), "Recall against false positives per image", text
+        )  # fmt: skip
+    if any(value is not None for curve in curves for value in curve.precision):
+        drawn["precision"] = (precision_chart(comparison), "Precision against recall", text)
+    return drawn
+
+
+def _mining(comparison: Comparison) -> dict[str, Drawn]:
+    mined = [arm for arm in comparison.arms if any(run.rounds for run in arm.runs)]
+    if not mined:
+        return {}
+    numbered = _numbered(comparison, mined)
+    table = "The tables below have every number."
+    drawn = {"mined": (mined_chart(numbered), "False positives found and added in each round", table)}
+    if any(one.acceptance for arm in mined for run in arm.runs for one in run.rounds):
+        drawn["acceptance"] = (acceptance_chart(numbered), "Share accepted in each round", table)
+    return drawn
+
+
+def _names(comparison: Comparison) -> str:
+    return ", ".join(arm.name for arm in comparison.arms)
 
 
 def _numbered(comparison: Comparison, arms: list[Arm]) -> list[tuple[int, Arm]]:

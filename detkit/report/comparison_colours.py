@@ -1,8 +1,8 @@
 """One colour, dash and marker for each arm, the same in every chart, and how charts follow the page's colours.
 
 Charts are drawn in stand-in colours, which ``comparison_svg`` turns into the page's CSS variables: one drawing then
-serves light, dark and print. The arms' colours are Okabe and Ito's, told apart with any colour vision, made darker
-on white and lighter on black; dashes and markers say the same without colour.
+serves light, dark and print. The arms' colours differ in lightness as well as in hue: the first six are told apart
+with any colour vision, on white and on black. Dashes and markers say the same without colour.
 """
 
 from typing import Any
@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 INK, MUTED, GRID, CARD = "#010101", "#020202", "#030303", "#040404"
 """Stand-ins for text, lesser text, grid lines and what charts stand on."""
-_LIGHT = ("#0072b2", "#c8500a", "#00805e", "#a8457f", "#8a6a00", "#4b5563", "#2b8fcb", "#7a3fb0")
-_DARK = ("#5ab4ee", "#f28a4b", "#35c79c", "#e59ac6", "#e3bd4a", "#b4bcc8", "#9bd8ff", "#c3a0ee")
+_LIGHT = ("#1c66e0", "#8a2408", "#0d9c66", "#c4359c", "#a08c0a", "#2d343c", "#3f97dc", "#562370")
+_DARK = ("#5a92fb", "#ee7658", "#6ff2b4", "#cc74aa", "#dfb914", "#eaedef", "#62b4f0", "#d8bdec")
 _DASHES: tuple[Any, ...] = (
     "solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (7, 1.5, 1.2, 1.5)), (0, (3, 1)),
     (0, (5, 1.5, 1.2, 1.5, 1.2, 1.5)), (0, (9, 2)), (0, (1.2, 2.4)),

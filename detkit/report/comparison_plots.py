@@ -1,10 +1,10 @@
 """The charts of a comparison.
 
-All are 5 inches wide, so that their text can be read on a telephone; names stand above what they name, for there
-is no room beside it.
+All are so narrow that their text can be read on a telephone, where a chart is as wide as the page; the style sheet
+makes it smaller where there is room. Names stand above what they name, for there is no room beside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +14,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from detkit.evaluation.compared_metrics import ComparedMetric
-from detkit.evaluation.comparison_results import Arm, Comparison, Difference, Estimate, LearningPoint, lead
+from detkit.evaluation.comparison_results import Arm, Comparison, Difference, LearningPoint, lead
 from detkit.report.comparison_colours import CARD, INK, MUTED, arm_colour, arm_dash, arm_marker
+from detkit.report.comparison_highlights import interval
+from detkit.report.comparison_text import fitted, fitted_pair, text_width
 
-WIDTH = 5.0
-_LONGEST_NAME = 32
-_SMALL = 10
-
-
-def shortened(name: str, length: int = _LONGEST_NAME) -> str:
-    """A name that fits a chart: on one line, its end cut off."""
-    name = " ".join(name.split())
-    return name if len(name) <= length else name[: length - 1] + "…"
+WIDTH = 4.7
+"""Inches."""
+_ROOM = 72 * WIDTH - 14
+"""For a line of text above a row, points."""
+_NAME, _VALUE = 11, 10.5
+"""Sizes of a row's text, points."""
+_LOGARITHMIC = 8
+"""Shares that differ by this factor are drawn on a logarithmic axis."""
 
 
 def ranking_chart(arms: Sequence[tuple[int, Arm]], metric: ComparedMetric) -> Figure:
@@ -38,7 +39,8 @@ def ranking_chart(arms: Sequence[tuple[int, Arm]], metric: ComparedMetric) -> Fi
     unit = 100 if metric.higher_is_better else 1
     for row, (index, arm) in enumerate(arms):
         estimate = arm.estimates[metric.name]
-        _row_name(axes, row, shortened(arm.name), _estimate_text(estimate, metric))
+        text = _value_text(arm, metric)
+        _row_name(axes, row, fitted(arm.name, _room_beside(text), _NAME), text)
         if estimate.value is None:
             continue
         seeds = [value for run in arm.runs if (value := run.metrics[metric.name]) is not None]
@@ -62,20 +64,28 @@ def ranking_chart(arms: Sequence[tuple[int, Arm]], metric: ComparedMetric) -> Fi
     return figure
 
 
-def difference_chart(differences: Sequence[Difference], metric: ComparedMetric) -> Figure:
-    """A dot and a whisker for each pair, the better arm named first; filled where a difference is shown."""
+def difference_chart(
+    differences: Sequence[Difference], metric: ComparedMetric, numbers: Mapping[str, int]
+) -> Figure:
+    """A whisker for each pair, the better arm named first; in that arm's colour where a difference is shown.
+
+    Args:
+        numbers: each arm's place in the comparison, which gives its colour and marker.
+    """
     told = [(lead(difference, metric), difference.shown) for difference in differences]
     told.sort(key=lambda row: -row[0].value)
-    figure, axes = _rows(len(told), height=0.55)
+    figure, axes = _rows(len(told), height=0.5)
     unit = 100 if metric.higher_is_better else 1
     for row, (one, shown) in enumerate(told):
-        colour = INK if shown else MUTED
-        _row_name(
-            axes, row, f"{shortened(one.better, 23)} over {shortened(one.worse, 23)}", metric.text(one.value)
-        )
+        colour, marker = MUTED, "o"
+        if shown:
+            colour, marker = arm_colour(numbers[one.better]), arm_marker(numbers[one.better])
+        value = metric.text(one.value)
+        _row_name(axes, row, fitted_pair(one.better, one.worse, _room_beside(value), _NAME), value)
         _whisker(axes, row, [_times(end, unit) for end in (one.low, one.high)], one.value * unit, colour)
-        axes.plot(one.value * unit, row, "o", color=colour, mfc=colour if shown else CARD, ms=7, zorder=4)
-    axes.axvline(0, color=INK, lw=1, zorder=1)
+        edge = CARD if shown else colour
+        axes.plot(one.value * unit, row, marker, mfc=colour if shown else CARD, mec=edge, ms=7.5, zorder=4)
+        axes.plot([0, 0], [row - 0.2, row + 0.3], color=INK, lw=1, zorder=1)  # clear of the names
     fewer = "" if metric.higher_is_better else "fewer "
     axes.set_xlabel(f"{fewer}{metric.words}{', points' if unit == 100 else ''}")
     return figure
@@ -83,7 +93,7 @@ def difference_chart(differences: Sequence[Difference], metric: ComparedMetric) 
 
 def learning_chart(arms: Sequence[Arm], metric: str) -> Figure:
     """Validation over compute: a thin line for each seed, a thick one for their mean; scans are ticks below."""
-    figure, axes = _plane(height=3.7)
+    figure, axes = _plane(height=3.5)
     mining = [arm.name for arm in arms if any(run.rounds for run in arm.runs)]
     for index, arm in enumerate(arms):
         colour = arm_colour(index)
@@ -109,7 +119,7 @@ def learning_chart(arms: Sequence[Arm], metric: str) -> Figure:
 
 def precision_chart(comparison: Comparison) -> Figure:
     """Precision against recall, at IoU .5 over all classes: the mean of the seeds, and what they span."""
-    figure, axes = _plane(height=4.0)
+    figure, axes = _plane(height=3.7)
     for index, arm in enumerate(comparison.arms):
         curves = _stack([run.curves.precision for run in arm.runs])
         _band(axes, np.array(comparison.recall_grid) * 100, 100 * curves, index)
@@ -119,7 +129,7 @@ def precision_chart(comparison: Comparison) -> Figure:
 
 def false_positives_chart(comparison: Comparison) -> Figure:
     """Recall against false positives per image on a logarithmic axis, at IoU .5 over all classes."""
-    figure, axes = _plane(height=4.0)
+    figure, axes = _plane(height=3.7)
     grid = np.array(comparison.false_positive_grid)
     for index, arm in enumerate(comparison.arms):
         _band(axes, grid, 100 * _stack([run.curves.recall for run in arm.runs]), index)
@@ -138,7 +148,7 @@ def mined_chart(arms: Sequence[tuple[int, Arm]]) -> Figure:
     Args:
         arms: place in the comparison and arm; those that mined.
     """
-    figure, axes = _plane(height=3.4)
+    figure, axes = _plane(height=3.2)
     width = 0.8 / len(arms)
     for place, (index, arm) in enumerate(arms):
         rounds = _rounds(arm)
@@ -156,16 +166,22 @@ def mined_chart(arms: Sequence[tuple[int, Arm]]) -> Figure:
 
 
 def acceptance_chart(arms: Sequence[tuple[int, Arm]]) -> Figure:
-    """Round by round, the share of scanned windows that was accepted, on a logarithmic axis."""
-    figure, axes = _plane(height=3.4)
+    """Round by round, the share of scanned windows that was accepted; logarithmic where it changes much."""
+    figure, axes = _plane(height=3.2)
+    seen = []
     for index, arm in arms:
         rounds = _rounds(arm)
-        axes.plot(rounds.numbers, 100 * rounds.accepted, color=arm_colour(index), ls=arm_dash(index), lw=2,
+        seen.append(100 * rounds.accepted)
+        axes.plot(rounds.numbers, seen[-1], color=arm_colour(index), ls=arm_dash(index), lw=2,
                   marker=arm_marker(index), ms=7, mec=CARD, mew=0.8)  # fmt: skip
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    shares = np.concatenate(seen)
+    if np.nanmax(shares) < _LOGARITHMIC * np.nanmin(shares):
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(ylabel="accepted, %", xlabel="round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
@@ -176,7 +192,7 @@ def _plane(height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _rows(count: int, height: float = 0.6) -> tuple[Figure, Axes]:
+def _rows(count: int, height: float = 0.55) -> tuple[Figure, Axes]:
     """Axes with a row for each thing, the first on top."""
     figure, axes = _plane(height * count + 0.6)
     axes.set_ylim(count - 0.4, -0.75)
@@ -189,8 +205,12 @@ def _rows(count: int, height: float = 0.6) -> tuple[Figure, Axes]:
 def _row_name(axes: Axes, row: int, name: str, value: str) -> None:
     place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom", "zorder": 2.5}
     ground = {"facecolor": CARD, "edgecolor": "none", "pad": 1.0}  # lines must not cross the text
-    axes.text(0, row - 0.26, name, ha="left", bbox=ground, **place)
-    axes.text(1, row - 0.26, value, ha="right", bbox=ground, fontsize=_SMALL, color=MUTED, **place)
+    axes.text(0, row - 0.26, name, ha="left", bbox=ground, fontsize=_NAME, **place)
+    axes.text(1, row - 0.26, value, ha="right", bbox=ground, fontsize=_VALUE, color=MUTED, **place)
+
+
+def _room_beside(value: str) -> float:
+    return _ROOM - text_width(value, _VALUE) - _NAME
 
 
 def _whisker(axes: Axes, row: int, ends: Sequence[float | None], value: float, colour: str) -> None:
@@ -202,11 +222,11 @@ def _whisker(axes: Axes, row: int, ends: Sequence[float | None], value: float, c
             axes.plot(value, row, marker=marker, color=colour, ms=11, zorder=2)
 
 
-def _estimate_text(estimate: Estimate, metric: ComparedMetric) -> str:
-    if estimate.value is None:
-        return "recall not reached" if not metric.higher_is_better else "nothing to measure"
-    ends = ("open" if end is None else metric.text(end) for end in (estimate.low, estimate.high))
-    return f"{metric.text(estimate.value)} ({' to '.join(ends)})"
+def _value_text(arm: Arm, metric: ComparedMetric) -> str:
+    value = arm.estimates[metric.name].value
+    if value is None:
+        return "nothing to measure" if metric.higher_is_better else "recall not reached"
+    return f"{metric.text(value)} ({interval(arm, metric)})"
 
 
 def _times(value: float | None, factor: float) -> float | None:
@@ -239,7 +259,9 @@ def _band(axes: Axes, grid: np.ndarray, curves: np.ndarray, index: int) -> None:
     """The mean of the seeds where all have a value, over what they span."""
     mean, colour = curves.mean(axis=0), arm_colour(index)
     axes.fill_between(grid, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.13, lw=0)
-    axes.plot(grid, mean, color=colour, lw=1.9, ls=arm_dash(index))
+    every = (3 + 2 * index, 14)  # not all arms' at one place
+    axes.plot(grid, mean, color=colour, lw=1.9, ls=arm_dash(index), marker=arm_marker(index), ms=5,
+              mec=CARD, mew=0.6, markevery=every)  # fmt: skip
 
 
 @dataclass(frozen=True)

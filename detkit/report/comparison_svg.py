@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -58,7 +59,8 @@ def inline_svg(figure: Figure, *, key: str, title: str, description: str) -> Mar
         title, description: what a reader who does not see the chart is told; untrusted text is escaped.
     """
     buffer = io.BytesIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": key}):
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": key}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the page's font draws the text, not matplotlib's
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)

@@ -25,11 +25,28 @@ def test_every_arm_finds_the_same_share():
     assert arms[0].threshold != arms[1].threshold
 
 
-def test_the_highest_recall_that_all_reach():
-    few = TABLES["b", 1].select(np.arange(len(TRUTH) // 3))
-    recall, arms = at_equal_recall(TRUTH, {("a", 1): TABLES["a", 1], ("b", 1): few})
-    assert recall == pytest.approx(operating_point(TRUTH, few, score=0).overall.recall)
-    assert arms[0].matches.correct.sum() == arms[1].matches.correct.sum()
+FEW = TABLES["b", 1].select(np.arange(len(TRUTH) // 3))
+
+
+def test_an_arm_that_does_not_get_so_far_stands_at_its_own_highest_recall():
+    recall, arms = at_equal_recall(TRUTH, {("a", 1): TABLES["a", 1], ("b", 1): FEW})
+    assert recall == 0.8
+    assert arms[0].matches.correct.sum() >= 0.8 * len(TRUTH)
+    found = operating_point(TRUTH, FEW, score=0).overall.true_positives
+    assert 0 < arms[1].matches.correct.sum() == found < 0.5 * len(TRUTH)
+
+
+def test_the_highest_recall_that_half_of_the_arms_reach():
+    recall, arms = at_equal_recall(TRUTH, {("a", 1): TABLES["a", 1], ("b", 1): FEW, ("c", 1): FEW})
+    assert recall == pytest.approx(operating_point(TRUTH, FEW, score=0).overall.recall)
+    assert len({arm.matches.correct.sum() for arm in arms}) == 1
+
+
+def test_an_arm_without_detections_leaves_the_others_alone():
+    nothing = TABLES["b", 1].select(np.arange(0))
+    recall, arms = at_equal_recall(TRUTH, {("a", 1): TABLES["a", 1], ("b", 1): nothing})
+    assert recall == 0.8
+    assert [len(arm.table) > 0 for arm in arms] == [True, False]
 
 
 def test_half_of_the_images_are_those_on_which_arms_differ_most():

@@ -355,3 +355,43 @@ def test_a_pipeline_that_leaves_no_rgb_image_is_explained():
         ConfigError, match=r"data\.augment: the transforms left .*96, 128.* instead of an image"
     ):
         identity([grey])(np.zeros((96, 128, 3), np.uint8), np.zeros((0, 4), np.float32), 0)
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        [],
+        [{"name": "HorizontalFlip", "p": 1.0}, {"name": "RandomCrop", "height": 40, "width": 50, "p": 1.0}],
+        [{"name": "RandomRotate90", "p": 1.0}, {"name": "VerticalFlip", "p": 1.0}],
+        [
+            {
+                "name": "CoarseDropout",
+                "hole_height_range": [0.4, 0.5],
+                "hole_width_range": [0.4, 0.5],
+                "p": 1.0,
+            }
+        ],
+    ],
+)
+def test_the_affine_map_takes_boxes_where_they_went(augment):
+    box = np.array([[40, 30, 60, 50]], dtype=np.float32)
+    transform = TrainingTransform(64, 1000, augment, min_visible=0.0)
+    for seed in range(8):
+        _, after, rows, affine = transform(np.zeros((96, 128, 3), np.uint8), box, seed)
+        corners = np.array([[40, 30, 1], [60, 50, 1]]) @ affine.T
+        expected = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+        inside = len(rows) and (expected >= 0).all() and np.allclose(after[0, 2:], expected[2:], atol=0.01)
+        if inside:  # not clipped
+            np.testing.assert_allclose(after[0], expected, atol=0.01)
+    assert affine.shape == (2, 3)
+
+
+def test_evaluation_tells_its_scale():
+    *_, affine = EvaluationTransform(48, 1000)(np.zeros((96, 120, 3), np.uint8), np.zeros((0, 4), np.float32))
+    np.testing.assert_allclose(affine, [[0.5, 0, 0], [0, 0.5, 0]], atol=1e-9)
+
+
+def test_no_affine_map_where_the_image_is_bent():
+    bend = {"name": "Perspective", "scale": [0.2, 0.2], "p": 1.0}
+    transform = TrainingTransform(64, 1000, [bend])
+    assert transform(np.zeros((96, 128, 3), np.uint8), np.zeros((0, 4), np.float32), 3).affine is None

@@ -1,12 +1,13 @@
 // What the kernels are made of, one formula at a time, for test_formulas.py to call through ctypes. Compiled without
 // torch, with the options of csrc's own sources, for one instruction set at a time.
 //
-// T is what a formula computes with: double, float, or Pack, which takes as many floats as it holds; the arrays then
-// hold a whole number of the largest packs.
+// T is what a formula computes with: double, float, GpuFloat, whose approximate instructions are exact ones here, or
+// Pack, which takes as many floats as it holds; the arrays then hold a whole number of the largest packs.
 #include <cstdint>
 #include <type_traits>
 
 #include "focal_loss/focal_loss.h"
+#include "gpu_float.h"
 #include "matching/box_iou.h"
 #include "pack.h"
 
@@ -16,30 +17,32 @@ using namespace detkit;
 
 namespace {
 
-template <typename T, typename Stored>
-constexpr int64_t step = std::is_same_v<T, Stored> ? 1 : Pack::size;
+template <typename T>
+constexpr int64_t step = std::is_same_v<T, Pack> ? Pack::size : 1;
 
 template <typename T, typename Stored>
 T load(const Stored* values) {
-  if constexpr (std::is_same_v<T, Stored>) {
-    return *values;
-  } else {
+  if constexpr (std::is_same_v<T, Pack>) {
     return load_lanes(values);
+  } else {
+    return *values;
   }
 }
 
 template <typename T, typename Stored>
 void store(T value, Stored* values) {
-  if constexpr (std::is_same_v<T, Stored>) {
-    *values = value;
-  } else {
+  if constexpr (std::is_same_v<T, Pack>) {
     store_lanes(value, values);
+  } else if constexpr (std::is_same_v<T, GpuFloat>) {
+    *values = value.value;
+  } else {
+    *values = value;
   }
 }
 
 template <typename T, typename Stored, typename Formula>
 void map(const Stored* values, Stored* results, int64_t count, const Formula& formula) {
-  for (int64_t i = 0; i < count; i += step<T, Stored>) {
+  for (int64_t i = 0; i < count; i += step<T>) {
     store(formula(load<T>(values + i)), results + i);
   }
 }
@@ -55,7 +58,7 @@ Boxes<T> load_boxes(const float* columns, int64_t count, int64_t i) {
 // The IoU of each anchor with the box of the same place.
 template <typename T>
 void pairwise_iou(const float* anchors, const float* boxes, float* iou, int64_t count) {
-  for (int64_t i = 0; i < count; i += step<T, float>) {
+  for (int64_t i = 0; i < count; i += step<T>) {
     const Boxes<T> anchor = load_boxes<T>(anchors, count, i);
     const Boxes<T> box = load_boxes<T>(boxes, count, i);
     store(box_iou(anchor, box_area(anchor), box, box_area(box)), iou + i);
@@ -65,7 +68,7 @@ void pairwise_iou(const float* anchors, const float* boxes, float* iou, int64_t 
 // Whether each box may reach the IoU of the same place with some anchor of the block: 1 or 0.
 template <typename T>
 void reached(const AnchorBlock& block, const float* boxes, const float* least_iou, float* results, int64_t count) {
-  for (int64_t i = 0; i < count; i += step<T, float>) {
+  for (int64_t i = 0; i < count; i += step<T>) {
     const Boxes<T> box = load_boxes<T>(boxes, count, i);
     store(select(may_reach(block, box, box_area(box), load<T>(least_iou + i)), T(1.0f), T(0.0f)), results + i);
   }
@@ -110,6 +113,15 @@ T easy_slope(const Focal& focal, T logit) {
   }
 }
 
+template <typename T, typename Focal>
+T coarse_slope(const Focal& focal, T logit) {
+  if constexpr (Focal::has_easy_form) {
+    return focal.coarse_slope(logit);
+  } else {
+    return T(NAN);
+  }
+}
+
 }  // namespace
 
 // results[i] = formula, where x is values[i] and focal the focal loss with this gamma.
@@ -122,6 +134,7 @@ T easy_slope(const Focal& focal, T logit) {
 #define EXPORT_FORMULA(name, formula)                \
   EXPORT_FOR(double, double, name##_double, formula) \
   EXPORT_FOR(float, float, name##_float, formula)    \
+  EXPORT_FOR(GpuFloat, float, name##_gpu, formula)   \
   EXPORT_FOR(Pack, float, name##_pack, formula)
 
 EXPORT_FORMULA(exp_nonpositive, exp_nonpositive(x))
@@ -132,6 +145,7 @@ EXPORT_FORMULA(positive_loss, focal.positive_loss(x))
 EXPORT_FORMULA(positive_slope, focal.positive_slope(x))
 EXPORT_FORMULA(easy_loss, easy_loss(focal, x))
 EXPORT_FORMULA(easy_slope, easy_slope(focal, x))
+EXPORT_FOR(Pack, float, coarse_slope_pack, coarse_slope(focal, x))
 
 EXPORT void widen_bfloat16(const BFloat16* values, float* scalars, float* lanes, int64_t count) {
   widen_all(values, scalars, lanes, count);

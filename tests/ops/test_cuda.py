@@ -359,6 +359,13 @@ def test_matches_boxes_of_any_size(scale, generator):
     assert_matches_are_the_references(scale * anchors, [scale * boxes, scale * boxes[30:], boxes[40:]])
 
 
+def test_matches_boxes_whose_iou_is_below_the_normal_numbers():
+    sides = torch.logspace(-18, -14, 1000, device=DEVICE)[:, None]
+    small = torch.cat([torch.zeros(1000, 2, device=DEVICE), sides, sides], dim=1)
+    anchors = torch.tensor([[0.0, 0, 3e4, 3e4], [5e4, 0, 8e4, 3e4]], device=DEVICE)
+    assert_matches_are_the_references(anchors, list(small[:, None]))
+
+
 def test_matches_thousands_of_boxes(generator):
     anchors = pyramid(256)
     assert_matches_are_the_references(

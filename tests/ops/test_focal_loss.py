@@ -1,5 +1,7 @@
 """The focal loss against its definition, its laws and torchvision."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -138,6 +140,21 @@ def test_levels_are_read_and_their_gradients_written_where_they_lie(dtype, gamma
     assert [grad.stride() for grad in grads[:2]] == [nhwc.stride(), nchw.stride()]
 
 
+@pytest.mark.parametrize("strides", [(2**31 + 1, 9, 1), (17, 2**30 + 3, 1), (40, 9, 2**29 + 5)])
+def test_logits_may_lie_further_apart_than_32_bits_count(strides, tmp_path):
+    """In a file of 4 GB that is all hole but the logits."""
+    shape = (2, 3, 4)
+    count = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    memory = torch.from_file(str(tmp_path / "logits"), shared=True, size=count, dtype=torch.bfloat16)
+    logits = memory.as_strided(shape, strides)
+    logits.copy_(torch.arange(24).view(shape) / 4 - 5)
+    labels = torch.tensor([[1, BACKGROUND, 3], [0, 2, BACKGROUND]], dtype=torch.int32)
+    loss = sigmoid_focal_loss(logits, labels)
+    assert torch.equal(loss, sigmoid_focal_loss(logits.contiguous(), labels))
+    (grad,) = gradient([logits], labels)
+    assert torch.equal(grad, gradient([logits.contiguous()], labels)[0])
+
+
 def test_gradient_reaches_a_channels_last_head():
     output, _ = head_output(4)
     output.requires_grad_()
@@ -195,6 +212,19 @@ def test_repeats_exactly_forward_and_backward():
     assert torch.equal(loss, sigmoid_focal_loss(logits, labels, weights))
     first, second = (torch.autograd.grad(loss.sum(), logits, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_several_threads_at_once_do_not_change_the_results():
+    examples = [example(2, 3000, classes, torch.float32, seed=classes) for classes in (1, 7, 80, 300)]
+
+    def loss_and_gradient(arguments):
+        return sigmoid_focal_loss(*arguments), *gradient([arguments[0]], *arguments[1:])
+
+    expected = [loss_and_gradient(arguments) for arguments in examples]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(loss_and_gradient, 5 * examples))
+    for one, other in zip(found, 5 * expected, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
 
 
 def test_keeps_no_tensor_of_the_size_of_the_logits():

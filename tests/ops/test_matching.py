@@ -1,5 +1,7 @@
 """Anchor matching against explicit loops, torchvision and its laws."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -94,6 +96,17 @@ def test_a_box_that_overlaps_no_anchor_matches_none():
     assert matches.tolist() == [BACKGROUND] * 5
 
 
+def test_a_box_far_smaller_than_any_anchor_is_still_matched():
+    """To the only anchor that it overlaps, though their IoU is too small for a float to hold with all its digits."""
+    sides = torch.logspace(-18, -14, 1000)[:, None]
+    small = torch.cat([torch.zeros(1000, 2), sides, sides], dim=1)
+    anchors = torch.tensor([[0.0, 0, 3e4, 3e4], [5e4, 0, 8e4, 3e4]])
+    iou = reference.box_iou(anchors, small)[0]
+    assert ((iou > 0) & (iou < torch.finfo(torch.float32).smallest_normal)).sum() > 700
+    matches = match_anchors(anchors, list(small[:, None]))
+    assert torch.equal(matches[:, 0] == 0, iou > 0)
+
+
 def test_low_quality_keeps_every_tie_and_gives_an_anchor_its_own_best_box():
     anchors = torch.tensor([[0.0, 0, 10, 10], [100, 0, 110, 10], [200, 0, 210, 10]])
     small = torch.tensor([[0.0, 0, 2, 2], [0, 0, 9, 9], [105, 0, 205, 10]])
@@ -134,6 +147,16 @@ def test_an_image_does_not_change_the_next():
         for row, image in zip(together, images, strict=True)
     )
     assert torch.equal(together, match_anchors(anchors, images))
+
+
+def test_several_threads_at_once_do_not_change_the_matches():
+    generator = torch.Generator().manual_seed(5)
+    anchors = random_boxes(20_000, generator)
+    images = [[random_boxes(count, generator)] for count in (3, 300, 40, 1)]
+    expected = [match_anchors(anchors, boxes) for boxes in images]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda boxes: match_anchors(anchors, boxes), 10 * images))
+    assert all(torch.equal(one, other) for one, other in zip(found, 10 * expected, strict=True))
 
 
 @given(st.integers(1, 60), st.integers(0, 12), st.integers(0, 10**6), st.booleans())

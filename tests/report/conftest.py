@@ -1,5 +1,7 @@
 """The folders of simulated comparisons, made once."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,18 @@ def hostile_folder(tmp_path_factory) -> Path:
         classes=(HOSTILE, "plain"),
         file_name='{}/"><img src=x onerror=alert(1)>.jpg',
     )
+
+
+@pytest.fixture
+def edited(comparison_folder, tmp_path):
+    """Call with a function that edits results.json's tree; returns the new folder."""
+
+    def edit(change) -> Path:
+        folder = tmp_path / "edited"
+        shutil.copytree(comparison_folder, folder)
+        tree = json.loads((folder / "results.json").read_text())
+        change(tree)
+        (folder / "results.json").write_text(json.dumps(tree))
+        return folder
+
+    return edit

@@ -4,50 +4,18 @@ import base64
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from itertools import pairwise
-from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from html_page import Page
 from simulated_comparison import HOSTILE
 
 from detkit.errors import DataError
 from detkit.evaluation.compared_metrics import COMPARED_METRICS
 from detkit.evaluation.comparison_results import read_comparison
 from detkit.report.comparison import write_report
-
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """The elements of a page with their attributes, its text by element, and whether tags are balanced."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.text: dict[str, list[str]] = {}
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag):
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open:
-            self.text.setdefault(self.open[-1], []).append(data)
-
-    def all(self, *tags: str) -> list[dict[str, str]]:
-        return [attributes for tag, attributes in self.elements if tag in tags]
 
 
 @pytest.fixture(scope="module")
@@ -221,21 +189,6 @@ def test_hostile_names_are_shown_and_do_nothing(hostile):
     assert any(HOSTILE in text for text in page.text["title"])  # a box's tooltip
 
 
-@pytest.fixture
-def edited(comparison_folder, tmp_path):
-    """Call with a function that edits results.json's tree; returns the new folder."""
-
-    def edit(change) -> Path:
-        folder = tmp_path / "edited"
-        shutil.copytree(comparison_folder, folder)
-        tree = json.loads((folder / "results.json").read_text())
-        change(tree)
-        (folder / "results.json").write_text(json.dumps(tree))
-        return folder
-
-    return edit
-
-
 def test_a_picture_outside_the_folder_is_refused(edited, tmp_path):
     secret = tmp_path / "secret.png"
     secret.write_bytes(b"\x89PNG\r\n\x1a\nsecret")
@@ -287,10 +240,13 @@ def test_a_comparison_with_little_in_it(edited):
     text = write_report(edited(bare)).read_text()
     page = Page(text)
     assert "One arm." in page.text["p"]
-    for section in ("mining", "pictures", "differences"):
+    for section in ("mining", "pictures", "differences", "curves"):
         assert f'id="{section}"' not in text
-    assert "nothing to measure" in page.text["text"]
-    assert "n/a" in page.text["b"]
+        assert f'href="#{section}"' not in text
+    assert page.all("figure") == []
+    assert set(page.text["b"]) == {"n/a"}
+    assert 'class="best"' not in text
+    assert 'class="highlight' not in text
 
 
 def test_an_open_interval_is_said(edited):
@@ -302,6 +258,53 @@ def test_an_open_interval_is_said(edited):
     assert "1.50 to open" in page.text["small"]
     assert "open" in page.text["small"]
     assert "2.50 (1.50 to open)" in page.text["text"]
+
+
+def test_an_arm_that_does_not_reach_the_recall_keeps_its_row(edited):
+    page = Page(write_report(edited(lambda tree: _unmeasured(tree["arms"][0]))).read_text())
+    assert "recall not reached" in page.text["text"]
+    assert "nothing to measure" in page.text["text"]
+
+
+def _unmeasured(arm) -> None:
+    arm["estimates"] = {name: {"value": None, "low": None, "high": None} for name in arm["estimates"]}
+
+
+@pytest.mark.parametrize("gone", [{"pictures", "mining"}, {"differences", "curves"}])
+def test_sections_appear_only_with_what_they_show(edited, gone):
+    def change(tree):
+        for part in gone & {"pictures", "differences"}:
+            tree[part] = []
+        for run in (run for arm in tree["arms"] for run in arm["runs"]):
+            if "mining" in gone:
+                run.update(rounds=[], hardest=[])
+            if "curves" in gone:
+                for name in ("precision", "recall"):
+                    run["curves"][name] = [None] * len(run["curves"][name])
+
+    text = write_report(edited(change)).read_text()
+    parts = {"pictures", "differences", "mining", "curves"}
+    assert {one for one in parts if f'<section id="{one}"' in text} == parts - gone
+    assert {one for one in parts if f'href="#{one}"' in text} == parts - gone
+
+
+def test_equal_compute_is_said_only_where_it_was(edited, report):
+    def more(tree):
+        tree["arms"][0]["runs"][0]["compute"]["training"] *= 1.2
+
+    assert "Comparison at equal compute" in report
+    assert "Learning at equal compute" in report
+    assert "t equal compute" not in write_report(edited(more)).read_text()
+
+
+def test_the_leaders_are_named_before_the_sentences(report, page, comparison_folder):
+    comparison = read_comparison(comparison_folder / "results.json")
+    best = max(comparison.arms, key=lambda arm: arm.estimates["AP50"].value)
+    box = report[report.index('class="highlights"') : report.index("How sure this is")]
+    assert (
+        box.index("Highest AP50") < box.index(best.name) < box.index("Fewest false positives at 80 % recall")
+    )
+    assert f"<b>{100 * best.estimates['AP50'].value:.1f}</b> points" in box
 
 
 def test_more_arms_than_colours(edited):
@@ -320,3 +323,33 @@ def test_the_report_is_the_same_each_time_and_goes_where_it_is_told(comparison_f
     path = write_report(comparison_folder, tmp_path / "other" / "page.html")
     assert path == tmp_path / "other" / "page.html"
     assert path.read_text() == report
+
+
+def test_six_arms_that_all_mined_stay_small(edited):
+    """Five seeds each, crops and pictures larger than they are shown, and an arm that fires everywhere."""
+
+    def large(tree):
+        arms = [json.loads(json.dumps(tree["arms"][2 + index % 2])) for index in range(6)]
+        for index, arm in enumerate(arms):
+            arm["name"] = f"arm {index}"
+            arm["runs"] = [{**arm["runs"][0], "seed": seed} for seed in range(5)]
+            for number, crop in enumerate(arm["runs"][0]["hardest"]):
+                crop["picture"] = f"{number}.png"
+        tree.update(arms=arms, differences=[])
+        false = {"box": [1.0, 2, 30, 40], "class_name": "bird", "score": 0.5, "outcome": "false"}
+        for picture in tree["pictures"]:
+            panel = {**picture["panels"][0], "detections": [false] * 300}
+            picture["panels"] = [{**panel, "arm": arm["name"]} for arm in arms]
+
+    folder = edited(large)
+    for number in range(12):
+        noise = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        cv2.imwrite(
+            str(folder / f"{number}.png"), cv2.resize(noise, (400, 400), interpolation=cv2.INTER_CUBIC)
+        )
+    assert (folder / "0.png").stat().st_size > 100_000
+    path = write_report(folder)
+    assert path.stat().st_size < 1_500_000
+    text = path.read_text()
+    assert text.count("(the 60 surest drawn)") == 24
+    assert text.count("<img ") == 36

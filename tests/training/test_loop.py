@@ -1,6 +1,7 @@
 """The loop through real runs of the smallest detector: resume, early stopping, what a checkpoint holds."""
 
 import signal
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -231,3 +232,53 @@ def test_files_that_are_no_checkpoint(tmp_path):
     torch.save({"format": "detkit checkpoint", "format_version": 99}, path)
     with pytest.raises(WeightsError, match="update detkit"):
         load_checkpoint(path)
+
+
+def test_a_pause_between_steps_and_what_it_changes_goes_on(tiny_config):
+    run = run_for(tiny_config, "training.steps=7")
+    run = replace(run, plan=replace(run.plan, pauses=(2, 5)), folder=run.folder.with_name("paused"))
+    seen, begun = [], []
+    batches_from = run.batches_from
+
+    def pause(position):
+        seen.append((position.step, position.ended_pauses, position.ended_epochs))
+        position.compute += 1000
+
+    def batches(step):
+        begun.append(step)
+        return batches_from(step)
+
+    position = replace(run, at_pause=pause, batches_from=batches).fit()
+    # Five steps are an epoch: its validation comes before the pause.
+    assert seen == [(2, 0, 0), (5, 1, 1)]
+    assert begun == [0, 2, 5]
+    assert (position.step, position.ended_epochs, position.ended_pauses) == (7, 2, 2)
+    rows = read_log(run.folder / "metrics.jsonl")
+    assert [row["step"] for row in rows if row["event"] == "validate"] == [5, 7]
+    pixels = next(iter(batches_from(0)))[0].canvas_pixels
+    assert position.compute == 3 * 7 * pixels + 2000
+    assert rows[-1]["compute"] == position.compute
+
+
+def test_a_run_killed_in_a_pause_pauses_again_and_ends_the_same(tiny_config):
+    def paused(name, at_pause):
+        run = run_for(tiny_config, "training.steps=7")
+        folder = run.folder.with_name(name)
+        return replace(run, plan=replace(run.plan, pauses=(3,)), folder=folder, at_pause=at_pause)
+
+    def killed(position):
+        raise KeyboardInterrupt
+
+    def shrink(position):
+        position.compute += 5
+
+    whole = paused("whole", shrink)
+    whole.fit()
+    first = paused("killed", killed)
+    with pytest.raises(KeyboardInterrupt):
+        first.fit()
+    checkpoint = load_checkpoint(first.folder / LAST)
+    assert (checkpoint["step"], checkpoint["training"]["position"]["ended_pauses"]) == (3, 0)
+    paused("killed", shrink).fit(checkpoint)
+    assert same_weights(whole.folder, first.folder)
+    assert log_without_times(whole.folder) == log_without_times(first.folder)
