@@ -20,14 +20,16 @@ from detkit.config import (
 )
 from detkit.console import say
 from detkit.criterion import DetectionCriterion
-from detkit.data.coco import read_coco
+from detkit.data.coco import CocoAnnotations, read_coco
 from detkit.data.dataset import DetectionDataset, ImageFolderDataset, Sample
 from detkit.data.loader import BatchLoader, BatchOrder, evaluation_loader, training_loader
+from detkit.data.mixing import JoinedDataset, MixedOrder, Stream
 from detkit.data.transforms import EvaluationTransform, TrainingTransform
 from detkit.devices import Device, Placement, Precision, place
 from detkit.errors import ConfigError
 from detkit.evaluation import DetectionTable, GroundTruth, read_ground_truth
 from detkit.inference import detect_batches, detection_table, run_detector
+from detkit.mining.held_out import refuse_held_out
 from detkit.mining.pool import (
     Pool,
     PoolDataset,
@@ -80,7 +82,8 @@ def build_run(config: Config, *, resumed: bool = False) -> Run:
     if config.model.weights is not None and not resumed:
         say(str(load_weights(model, config.model.weights)))
     _move(model, config, placement.device)
-    step_size = config.training.batch_size * config.training.accumulate
+    background = _background(config, annotations)
+    step_size = config.training.batch_size * config.training.accumulate - _background_per_step(config)
     order = BatchOrder(len(annotations), step_size, seed=config.seed)
     plan = _plan(config, order.steps_per_epoch)
     dataset = DetectionDataset(annotations, images, build_training_transform(config), seed=config.seed)
@@ -89,7 +92,7 @@ def build_run(config: Config, *, resumed: bool = False) -> Run:
         folder=Path(config.output),
         plan=plan,
         learner=_learner(config, model, criterion, plan.steps, placement),
-        batches_from=_batches(config, dataset, order, plan, model),
+        batches_from=_batches(config, [dataset, *background], order, plan, model),
         validate=_validator(config, criterion, model, placement),
         identity={
             "config": config.model_dump(mode="json"),
@@ -101,19 +104,61 @@ def build_run(config: Config, *, resumed: bool = False) -> Run:
 
 
 def _batches(
-    config: Config, dataset: DetectionDataset, order: BatchOrder, plan: Plan, model: RetinaNet
+    config: Config, datasets: Sequence[Dataset[Sample]], order: BatchOrder, plan: Plan, model: RetinaNet
 ) -> Callable[[int], Iterator[Batch]]:
-    """The batches from an optimiser step on, for the rest of the run."""
+    """The batches from an optimiser step on, for the rest of the run; after the first, datasets are background."""
+    joined = JoinedDataset(datasets)
+    starts, sizes = joined.starts[1:-1].tolist(), [len(part) for part in joined.parts[1:]]  # type: ignore[arg-type]
+    background = [
+        (start, Stream(size, _background_per_step(config), config.seed))
+        for start, size in zip(starts, sizes, strict=True)
+    ]
 
     def batches_from(step: int) -> Iterator[Batch]:
-        keys = order.between(step, plan.steps, parts=plan.accumulate)
+        images = order.between(step, plan.steps, parts=plan.accumulate)
+        keys = MixedOrder(images, background, first=step, parts=plan.accumulate)
         pinned = next(model.parameters()).is_cuda
         loader = training_loader(
-            dataset, keys, workers=config.data.workers, stride=model.stride, pin_memory=pinned
+            joined, keys, workers=config.data.workers, stride=model.stride, pin_memory=pinned
         )
         return iter(loader)
 
     return batches_from
+
+
+def _background(config: Config, annotations: CocoAnnotations) -> list[Dataset[Sample]]:
+    """The images without objects to train on, none where there are none.
+
+    Raises:
+        ConfigError: there is no such folder.
+        DataError: one of them is also in validation or test.
+    """
+    told = config.data.background
+    if told is None:
+        return []
+    pool = folder_pool(
+        in_data_root(config, told.images),
+        state=told.state,
+        class_names=annotations.class_names,
+        category_ids=annotations.category_ids,
+    )
+    refuse_held_out(pool.files.tolist(), held_out_images(config), near_duplicates=True)
+    return [PoolDataset(pool, build_training_transform(config), seed=config.seed)]
+
+
+def _background_per_step(config: Config) -> int:
+    """Images without objects in each step."""
+    told, training = config.data.background, config.training
+    if told is None:
+        return 0
+    size = training.batch_size * training.accumulate
+    count = max(1, round(told.share * size))
+    if count >= size:
+        raise ConfigError(
+            f"data.background.share: {told.share} of {size} images in a step leaves none of train; lower it, or raise "
+            "training.batch_size"
+        )
+    return count
 
 
 def load_detector(
@@ -328,14 +373,21 @@ def split_paths(config: Config, split: Split | None) -> tuple[Path, Path]:
     """
     if split is None:
         raise ConfigError("data.test: is not set in this configuration")
+    return in_data_root(config, split.annotations), in_data_root(config, split.images)
+
+
+def in_data_root(config: Config, name: str) -> Path:
+    """A file or folder of the data.
+
+    Raises:
+        ConfigError: the data root is not set, or there is no such path.
+    """
     if config.data.root is None:
         raise ConfigError(f"data.root: is not set; pass --data-root DIR or set {DATA_ROOT_VARIABLE}")
-    annotations = Path(config.data.root, split.annotations)
-    images = Path(config.data.root, split.images)
-    for path in (annotations, images):
-        if not path.exists():
-            raise ConfigError(f"{path}: there is no such file or folder; data.root is {config.data.root}")
-    return annotations, images
+    path = Path(config.data.root, name)
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no such file or folder; data.root is {config.data.root}")
+    return path
 
 
 def _plan(config: Config, steps_per_epoch: int) -> Plan:

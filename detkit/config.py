@@ -78,6 +78,17 @@ class Resize(Section):
         return self
 
 
+class Background(Section):
+    """Images without objects, which take part of every batch, whatever the strategy."""
+
+    images: str
+    """Folder, relative to ``data.root``."""
+    state: Literal["verified-empty", "unverified"]
+    """Whether somebody looked and found no object there."""
+    share: Annotated[Finite, Field(gt=0, lt=1)]
+    """Of every batch, at least one image; the others are those of ``train``."""
+
+
 class Data(Section):
     """Where images and annotations come from, and what happens to them on the way to the model."""
 
@@ -86,6 +97,7 @@ class Data(Section):
     train: Split
     val: Split
     test: Split | None = None
+    background: Background | None = None
     classes: list[str] | None = None
     """Narrow the set to these classes; the others become background. Null keeps all."""
     resize: Resize

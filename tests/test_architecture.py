@@ -21,6 +21,7 @@ ALLOWED = {
     "inference": WORDS | {"models", "evaluation"},
     "mining": WORDS | {"data", "evaluation"},
     "training": WORDS | {"data", "models", "evaluation", "inference"},
+    "bootstrap": WORDS | {"data", "models", "evaluation", "inference", "mining", "training"},
     "doctor": {"ops"},
     "build": WORDS
     | {"config", "data", "models", "evaluation", "selection", "criterion", "inference", "mining", "training"},

@@ -97,6 +97,8 @@ def mistakes_of_source(told: argparse.Namespace) -> Iterator[str]:
         yield "--detections needs --annotations: they say which image has which id"
     if not told.annotations and told.state in (None, "annotated"):
         yield "a folder without --annotations needs --state verified-empty or unverified"
+    if not told.annotations and isinstance(told.threshold, str):
+        yield f"--threshold {told.threshold}: needs --annotations: it is a percentile of what finds their objects"
     for given, flags in (("checkpoint", ("classes", "resize")), ("detections", ("data_root", "device"))):
         for flag in flags:
             if getattr(told, given) and getattr(told, flag):

@@ -30,6 +30,12 @@ class SampleKey(NamedTuple):
     """Its place in the set."""
 
 
+def sample_seed(seed: int, key: SampleKey) -> int:
+    """What decides the augmentation of a sample: a function of the run's seed, the epoch and the image alone."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(key.epoch, key.image))
+    return int(sequence.generate_state(1, np.uint64)[0])
+
+
 @dataclass(frozen=True, eq=False)
 class Sample:
     """One image and its objects, transformed."""
@@ -87,7 +93,7 @@ class DetectionDataset(Dataset[Sample]):
         crowd = annotations.crowd[rows]
         try:
             image, boxes, kept, affine = self.transform(
-                image, annotations.boxes[rows], self._sample_seed(key), crowd
+                image, annotations.boxes[rows], sample_seed(self.seed, key), crowd
             )
         except ConfigError as error:
             raise ConfigError(f"{error} (image {file_name}, epoch {key.epoch})") from error
@@ -119,10 +125,6 @@ class DetectionDataset(Dataset[Sample]):
             "image_id": torch.tensor(self.annotations.image_ids[index], dtype=torch.int64),
             "to_canvas": torch.from_numpy(affine),
         }
-
-    def _sample_seed(self, key: SampleKey) -> int:
-        sequence = np.random.SeedSequence(self.seed, spawn_key=(key.epoch, key.image))
-        return int(sequence.generate_state(1, np.uint64)[0])
 
 
 class ImageFolderDataset(Dataset[Sample]):

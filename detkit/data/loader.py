@@ -168,13 +168,18 @@ class BatchLoader:
 
 
 def training_loader(
-    dataset: Dataset[Sample], order: BatchRange, *, workers: int, stride: int, pin_memory: bool = False
+    dataset: Dataset[Sample],
+    order: Iterable[list[SampleKey]],
+    *,
+    workers: int,
+    stride: int,
+    pin_memory: bool = False,
 ) -> BatchLoader:
     """The batches of ``order`` in one pass, epochs included; they do not depend on ``workers``.
 
     Args:
         dataset: a ``DetectionDataset``, or any other whose samples are found by ``SampleKey``.
-        order: which samples make which batch.
+        order: which samples make which batch, a ``BatchRange`` or a ``MixedOrder``.
         workers: processes that read ahead; 0 reads in this one.
         stride: divides the sides of the canvas (see ``collate``).
         pin_memory: put pixels into page-locked memory, for a GPU.

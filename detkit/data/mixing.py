@@ -86,7 +86,8 @@ class MixedOrder:
                 for start, stream in self.background
                 for key in stream.of(self.first + step)
             ]
-            yield batch + added[part :: self.parts]
+            # From the other end than the images, so that the batches of a step are of one size.
+            yield batch + added[self.parts - 1 - part :: self.parts]
 
     def __len__(self) -> int:
         return len(self.images)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from detkit.data.dataset import Sample, SampleKey
+from detkit.data.dataset import Sample, SampleKey, sample_seed
 from detkit.data.images import read_image
 from detkit.data.transforms import Transform
 from detkit.errors import ConfigError, DataError
@@ -73,7 +73,9 @@ class CanvasDataset(Dataset[Sample]):
         uncovered = self.packed[key.image].uncovered.astype(np.float32)
         crowd = np.ones(len(uncovered), dtype=bool)
         try:
-            image, regions, *_ = self.transform(self.pixels(key.image), uncovered, self._seed_of(key), crowd)
+            image, regions, *_ = self.transform(
+                self.pixels(key.image), uncovered, sample_seed(self.seed, key), crowd
+            )
         except ConfigError as error:
             raise ConfigError(f"{error} (canvas {key.image}, epoch {key.epoch})") from error
         return Sample(
@@ -96,7 +98,3 @@ class CanvasDataset(Dataset[Sample]):
             size = tuple(self.crops.sizes[item].tolist())
             canvas[y1:y2, x1:x2] = read_image(self.folder / str(self.crops.files[item]), size)
         return canvas
-
-    def _seed_of(self, key: SampleKey) -> int:
-        sequence = np.random.SeedSequence(self.seed, spawn_key=(key.epoch, key.image))
-        return int(sequence.generate_state(1, np.uint64)[0])

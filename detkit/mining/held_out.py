@@ -46,6 +46,8 @@ def refuse_held_out(files: Sequence[str], held_out: Sequence[str], *, near_dupli
     Raises:
         DataError: an image is in both, whatever its name; both files are named.
     """
+    if not held_out:
+        return
     both = _equal_files(files, held_out)
     verb = "is the very same file as"
     if not both and near_duplicates:

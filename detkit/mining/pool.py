@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from detkit.data.coco import read_coco
-from detkit.data.dataset import Sample, SampleKey
+from detkit.data.dataset import Sample, SampleKey, sample_seed
 from detkit.data.images import find_images, read_image
 from detkit.data.transforms import Transform
 from detkit.errors import DataError
@@ -198,12 +198,14 @@ class PoolDataset(Dataset[Sample]):
 
     Args:
         pool: the images.
-        transform: usually an ``EvaluationTransform``.
+        transform: an ``EvaluationTransform`` to look for objects, a ``TrainingTransform`` to train against.
+        seed: the run's; augmentation draws a fresh one for every epoch and image.
     """
 
-    def __init__(self, pool: Pool, transform: Transform) -> None:
+    def __init__(self, pool: Pool, transform: Transform, *, seed: int = 0) -> None:
         self.pool = pool
         self.transform = transform
+        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.pool)
@@ -215,7 +217,7 @@ class PoolDataset(Dataset[Sample]):
             DataError: the file is missing, is no image, or has another size than its annotations say.
         """
         original = self.pool.read(key.image)
-        image, boxes, *_ = self.transform(original, np.zeros((0, 4), np.float32), key.image)
+        image, boxes, *_ = self.transform(original, np.zeros((0, 4), np.float32), sample_seed(self.seed, key))
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1),
             target=Target(boxes=torch.from_numpy(boxes), labels=torch.zeros(0, dtype=torch.int64)),

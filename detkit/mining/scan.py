@@ -1,14 +1,17 @@
 """Going over the images of a pool: detections in, false positives out, and nothing lost when the process is killed.
 
 A scan writes its journal as it goes, one line of JSON for each image, so that a scan that was interrupted goes on with
-the images that have no line yet; a last line that was cut off is dropped. Format version 1. The first line tells what
+the images that have no line yet. The images of a batch are written together, and of a batch that was cut off nothing is
+kept: a model's last digits depend on the batch, and the scan is to end as if it had not been interrupted. Format
+version 1. The first line tells what
 the scan is of: ``{"format": "detkit mining scan", "format_version": 1, ...}`` and everything in ``Scan.identity``. Each
 other line is
 
 - ``image``: its place in the pool; ``size``, ``input_size``: (height, width) of the file, and as the detector sees it;
 - ``kinds``: how many detections are of each kind (see ``evaluation.detection_errors``);
 - ``true_positives``: the scores of the correct ones;
-- ``candidates``: the background errors, hardest first: lists in the order of ``Candidate``'s fields after ``image``.
+- ``candidates``: the background errors, hardest first: lists in the order of ``Candidate``'s fields after ``image``;
+- ``batch``, in the last line of a batch alone: its number of images.
 """
 
 import json
@@ -98,12 +101,17 @@ def run_scan(scan: Scan, journal: Path, detect: Detect) -> list[ScannedImage]:
     done = {line.image for line in _begin(scan, journal)}
     remaining = [image for image in scan.images if image not in done]
     sorter = _Sorter(scan)
-    lines = (line for detected in detect(remaining) for line in sorter.lines_of(detected))
     with journal.open("a", encoding="utf-8") as stream:
-        for line in progress(lines, len(remaining), "mining"):
-            # Whole lines, one after the other: a kill can cut off the last one alone.
-            stream.write(_to_json(line) + "\n")
-            stream.flush()
+
+        def journalled() -> Iterator[ScannedImage]:
+            for detected in detect(remaining):
+                batch = list(sorter.lines_of(detected))
+                stream.write(_batch_to_text(batch))
+                stream.flush()
+                yield from batch
+
+        for _ in progress(journalled(), len(remaining), "mining"):
+            pass
         os.fsync(stream.fileno())
     return sorted(_read(scan, journal), key=lambda line: line.image)
 
@@ -165,7 +173,7 @@ def _counts(kinds: np.ndarray) -> dict[str, int]:
     return {kind.words: count for kind, count in zip(DetectionKind, counts, strict=True) if count}
 
 
-def _begin(scan: Scan, journal: Path) -> Iterator[ScannedImage]:
+def _begin(scan: Scan, journal: Path) -> list[ScannedImage]:
     """Make the journal, or cut off what a kill left half written; the images that it has."""
     header = json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **scan.identity}) + "\n"
     journal.parent.mkdir(parents=True, exist_ok=True)
@@ -173,9 +181,14 @@ def _begin(scan: Scan, journal: Path) -> Iterator[ScannedImage]:
     whole = whole[: whole.rfind(b"\n") + 1]
     if not whole:
         journal.write_text(header, encoding="utf-8")
-        return iter(())
+        return []
     os.truncate(journal, len(whole))
-    return _read(scan, journal)
+    done = list(_read(scan, journal))
+    rows = whole.splitlines(keepends=True)
+    while done and "batch" not in json.loads(rows[len(done)]):
+        done.pop()
+    os.truncate(journal, sum(map(len, rows[: 1 + len(done)])))
+    return done
 
 
 def _read(scan: Scan, journal: Path) -> Iterator[ScannedImage]:
@@ -220,12 +233,20 @@ def _difference(name: str, before: Any, now: Any) -> tuple[str, Any, Any]:
     return name, before, now
 
 
-def _to_json(line: ScannedImage) -> str:
+def _batch_to_text(batch: Sequence[ScannedImage]) -> str:
+    """The lines of a batch, of which the last says that it is whole."""
+    trees = [_to_tree(line) for line in batch]
+    if trees:
+        trees[-1]["batch"] = len(batch)
+    return "".join(json.dumps(tree, allow_nan=False) + "\n" for tree in trees)
+
+
+def _to_tree(line: ScannedImage) -> dict[str, Any]:
     rows = [
         [row.box, row.score, row.category_id, row.nearest_iou, row.decision, row.reason, row.window]
         for row in line.candidates
     ]
-    return json.dumps({**line.__dict__, "candidates": rows}, allow_nan=False)
+    return {**line.__dict__, "candidates": rows}
 
 
 def _from_json(text: str) -> ScannedImage:

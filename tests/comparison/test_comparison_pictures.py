@@ -29,11 +29,15 @@ FEW = TABLES["b", 1].select(np.arange(len(TRUTH) // 3))
 
 
 def test_an_arm_that_does_not_get_so_far_stands_at_its_own_highest_recall():
-    recall, arms = at_equal_recall(TRUTH, {("a", 1): TABLES["a", 1], ("b", 1): FEW})
+    table = TABLES["b", 1]
+    few = table.select(np.concatenate([np.arange(len(TRUTH) // 3), table.scores.argsort()[:5]]))
+    recall, arms = at_equal_recall(TRUTH, {("a", 1): TABLES["a", 1], ("b", 1): few})
     assert recall == 0.8
     assert arms[0].matches.correct.sum() >= 0.8 * len(TRUTH)
-    found = operating_point(TRUTH, FEW, score=0).overall.true_positives
+    found = operating_point(TRUTH, few, score=0).overall.true_positives
     assert 0 < arms[1].matches.correct.sum() == found < 0.5 * len(TRUTH)
+    assert arms[1].matches.correct[arms[1].table.scores.argmin()]  # nothing below its last find
+    assert len(arms[1].table) < len(few)
 
 
 def test_the_highest_recall_that_half_of_the_arms_reach():

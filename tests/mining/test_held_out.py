@@ -25,6 +25,10 @@ def test_different_pictures_are_fine(pictures):
     refuse_held_out(*pictures, near_duplicates=False)
 
 
+def test_with_no_picture_to_compare_with(pictures):
+    refuse_held_out(pictures[0], [], near_duplicates=True)
+
+
 @pytest.mark.parametrize("near", [True, False])
 def test_the_same_file_under_another_name(pictures, near, tmp_path):
     mined, held_out = pictures

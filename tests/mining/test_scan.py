@@ -129,7 +129,8 @@ def interrupted_after(detect, images):
 def test_goes_on_where_it_was_interrupted(make_scan, make_source, tmp_path, images, cut):
     scan = make_scan()
     detect = make_source(scan.pool, DETECTIONS).detect
-    expected = run_scan(scan, tmp_path / "whole.jsonl", detect)
+    one_by_one, _ = interrupted_after(detect, 100)
+    expected = run_scan(scan, tmp_path / "whole.jsonl", one_by_one)
     journal = tmp_path / "scan.jsonl"
     failing, _ = interrupted_after(detect, images)
     with pytest.raises(InterruptedScanError):
@@ -143,6 +144,28 @@ def test_goes_on_where_it_was_interrupted(make_scan, make_source, tmp_path, imag
     nothing, asked = interrupted_after(detect, 0)
     assert run_scan(scan, journal, nothing) == expected
     assert asked == []
+
+
+@pytest.mark.parametrize("cut", [1, 30, 400])
+def test_of_a_batch_that_was_cut_off_nothing_is_kept(make_scan, make_source, tmp_path, cut):
+    """The last digits of a model depend on the batch, so that a batch is never done in part."""
+    scan, journal = make_scan(), tmp_path / "scan.jsonl"
+    source, asked = make_source(scan.pool, DETECTIONS), []
+
+    def in_pairs(wanted):
+        for start in range(0, len(wanted), 2):
+            asked.append(list(wanted[start : start + 2]))
+            yield from source.detect(wanted[start : start + 2])
+
+    expected = run_scan(scan, journal, in_pairs)
+    whole = journal.read_bytes()
+    header, *lines = whole.splitlines(keepends=True)
+    assert cut < len(b"".join(lines))
+    journal.write_bytes(b"".join([header, *lines[:4]])[:-cut])
+    del asked[:]
+    assert run_scan(scan, journal, in_pairs) == expected
+    assert asked[0] in ([0, 1], [2, 3])
+    assert journal.read_bytes() == whole
 
 
 def test_a_journal_of_another_scan_is_refused(make_scan, make_source, tmp_path):

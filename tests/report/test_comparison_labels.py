@@ -61,6 +61,15 @@ def test_scores_near_each_other_are_not_enlarged(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_score_left_out_takes_no_room(tmp_path):
+    panel = _drawn(
+        tmp_path, *(_false(x, 100, score) for x, score in ((100, 0.9), (160, 0.8), (205, 0.7), (290, 0.6)))
+    )
+    assert [(mark.label, mark.enlarged) for mark in panel.marks[::-1]] == [
+        ("0.90", True), ("0.80", False), ("", False), ("0.60", True)
+    ]  # fmt: skip
+
+
 def test_scores_stay_inside_the_picture(tmp_path):
     for mark in _drawn(tmp_path, _false(0, 0, 0.9), _false(505, 480, 0.8)).marks:
         assert 0 <= mark.label_x <= 520 - 50

@@ -251,12 +251,23 @@ def kill_in_the_middle(arguments, journal, lines, least=4):
 def test_killed_in_the_middle_and_resumed_it_ends_the_same(checkpoint, tmp_path):
     pool = tmp_path / "pool"
     pool.mkdir()
-    for seed in range(300):
+    for seed in range(160):
         write_noise(pool / f"{seed:03}.png", seed)
-    told = (checkpoint, "--images", pool, "--state", "unverified", *SMALL, "--quarantine-score", 0.3)
+    told = (
+        checkpoint,
+        "--images",
+        pool,
+        "--state",
+        "unverified",
+        *SMALL,
+        "--quarantine-score",
+        0.3,
+        "--per-image",
+        1,
+    )
     mine(*told, "--output", tmp_path / "whole")
     cut = (*told, "--output", tmp_path / "cut")
-    kill_in_the_middle(cut, tmp_path / "cut" / "round_001" / "scan.jsonl", lines=300)
+    kill_in_the_middle(cut, tmp_path / "cut" / "round_001" / "scan.jsonl", lines=160)
     assert "--resume" in refused(*cut)
     mine(*cut, "--resume")
     assert_same_files(tmp_path / "whole", tmp_path / "cut")
@@ -342,7 +353,7 @@ def test_mistakes_about_images(checkpoint, tiny_coco, broken, tmp_path):
     assert "is a file; name the folder" in refused(*folder, checkpoint)
     assert "cut.jpg: is truncated" in refused(*folder, broken, "--overwrite")
     assert "needs --state" in refused(checkpoint, *output, "--images", broken)
-    assert "threshold p50: is a percentile" in refused(*folder, broken, "--overwrite", "--threshold", "p50")
+    assert "--threshold p50: needs --annotations" in refused(*folder, broken, "--threshold", "p50")
     assert "lies in the folder that is mined" in refused(*folder, broken, "--output", broken / "negatives")
     coco = (checkpoint, *output, "--images", tiny_coco / "images", "--annotations")
     assert "has 43 boxes" in refused(*coco, tiny_coco / "train.json", "--state", "verified-empty").replace(

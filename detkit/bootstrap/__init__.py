@@ -1,0 +1,5 @@
+"""Bootstrapping: training and mining in turn, each round against what the detector still takes for objects.
+
+``settings`` says when rounds end and what ends bootstrapping, ``rounds`` decides it from what the rounds gave, and
+``compute`` charges a run for the images that it only looks at.
+"""
