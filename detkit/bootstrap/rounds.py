@@ -5,21 +5,24 @@ has not. So the recall at a fixed number of false positives per image is watched
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
 class FinishedRound:
-    """What became of a round; ``round.json`` in its folder."""
+    """What became of a round."""
 
     number: int
     """Counted from 1."""
     step: int
     """Optimiser steps of the run when it ended."""
     compute: float
-    """Spent by the run until then, the scan included."""
+    """Spent by the run until then, the round's own scans included, in forward passes per canvas pixel."""
+    charged: float
+    """What of that the round itself cost: scans, and watching recall."""
     part: int
-    """Of the pool that was gone over, counted from 0."""
+    """Of each pool, which was gone over, counted from 0."""
     scanned: int
     """Images that were gone over."""
     false_positives: int
@@ -32,10 +35,35 @@ class FinishedRound:
     """Members of the set after the round."""
     recall: float | None
     """On the validation images at the watched number of false positives per image, when the round ended."""
+    before: dict[str, Any] | None = None
+    """What validation gave when the round before ended; None where recall is not watched."""
+    metrics: dict[str, Any] | None = None
+    """What it gives now."""
     undone: bool = False
-    """The training since the round before was undone, and with it what that round had added."""
+    """The training since the round before was undone, and nothing was mined."""
+    last: bool = False
+    """No round follows, although more were planned."""
     reason: str = ""
     """Why it was undone, or why no round follows."""
+
+    def ending(self, reason: str) -> Self:
+        """The same as the last one, for a reason; without one, itself."""
+        return replace(self, last=True, reason=reason) if reason else self
+
+    def in_words(self) -> str:
+        """A line for the log."""
+        if self.undone:
+            return f"round {self.number}, step {self.step}: undone: {self.reason}"
+        parts = [f"{self.regions} regions joined"]
+        if self.scanned:
+            parts.append(
+                f"{self.false_positives} false positives in {self.scanned} images, {self.crops} crops joined"
+            )
+        parts.append(f"{self.negatives} negatives")
+        if self.recall is not None:
+            parts.append(f"recall {self.recall:.3f}")
+        end = f"; bootstrapping ends: {self.reason}" if self.last else ""
+        return f"round {self.number}, step {self.step}: {', '.join(parts)}{end}"
 
 
 def loses(recall: float | None, before: Sequence[FinishedRound], *, tolerance: float) -> str:
@@ -68,6 +96,8 @@ def exhausted(rounds: Sequence[FinishedRound], *, parts: int, least_acceptance: 
         parts: of the pool.
         least_acceptance: new negatives for each image of a pass.
     """
+    if not least_acceptance:
+        return ""
     passed: dict[int, FinishedRound] = {}
     for one in reversed(rounds):
         # Of an undone round's detector nothing is known.
@@ -81,3 +111,18 @@ def exhausted(rounds: Sequence[FinishedRound], *, parts: int, least_acceptance: 
     if ratio is None or ratio >= least_acceptance:
         return ""
     return f"a complete pass over {images} images added {ratio:.3g} crops an image, fewer than {least_acceptance:g}"
+
+
+def too_dear(rounds: Sequence[FinishedRound], *, steps: int, most: float) -> str:
+    """Why mining has cost enough; empty where it has not.
+
+    Args:
+        rounds: all so far, at least one.
+        steps: of the whole run.
+        most: the share of what all steps cost that mining may cost; 1 and more never stops.
+    """
+    charged = sum(one.charged for one in rounds)
+    training = (rounds[-1].compute - charged) / rounds[-1].step * steps
+    if most >= 1 or charged < most * training:
+        return ""
+    return f"mining has cost {charged / training:.3g} of what all steps cost, and may cost {most:g}"

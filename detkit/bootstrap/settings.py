@@ -25,8 +25,10 @@ class BootstrapSettings:
     """Of the pool, one of which each round goes over, in turn."""
     least_acceptance: float = 0.0
     """No more rounds when a complete pass adds fewer negatives for each image than this; 0 never stops."""
+    most_compute: float = 1.0
+    """No more rounds when mining has cost this share of what all steps of the run cost; 1 never stops."""
     lost_recall: float = 1.0
-    """A round that loses more recall than this is undone; 1 never is."""
+    """A round that loses more recall than this is undone; 1 never is, and recall is not watched."""
     false_positives: float = 1.0
     """Per image, at which recall is watched."""
 
@@ -40,6 +42,7 @@ class BootstrapSettings:
                 ),
                 (self.parts >= 1, f"parts {self.parts}: at least 1"),
                 (self.least_acceptance >= 0, f"least_acceptance {self.least_acceptance}: at least 0"),
+                (0 <= self.most_compute <= 1, f"most_compute {self.most_compute}: from 0 to 1"),
                 (0 <= self.lost_recall <= 1, f"lost_recall {self.lost_recall}: from 0 to 1"),
                 (self.false_positives > 0, f"false_positives {self.false_positives}: more than 0"),
             )
@@ -47,6 +50,11 @@ class BootstrapSettings:
         ]
         if wrong:
             raise ConfigError("\n".join(f"bootstrap: {text}" for text in wrong))
+
+    @property
+    def watched(self) -> bool:
+        """Whether recall is watched."""
+        return self.lost_recall < 1
 
     def pauses(self, steps: int) -> tuple[int, ...]:
         """The steps of a run after which a round ends: each once, none before the first step or after the last.
@@ -61,7 +69,3 @@ class BootstrapSettings:
                 "train for longer, or take fewer rounds"
             )
         return ends
-
-    def part(self, number: int) -> int:
-        """The part of the pool, counted from 0, that round ``number``, counted from 1, goes over."""
-        return (number - 1) % self.parts

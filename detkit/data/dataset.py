@@ -105,7 +105,7 @@ class DetectionDataset(Dataset[Sample]):
             ignore_regions=torch.from_numpy(boxes[crowd]),
         )
         if self.tracked:
-            target |= self._track(index, affine)
+            target |= tracked_target(annotations.image_ids[index], affine)
         return Sample(
             image=_to_tensor(image),
             target=target,
@@ -114,17 +114,26 @@ class DetectionDataset(Dataset[Sample]):
             original_size=(height, width),
         )
 
-    def _track(self, index: int, affine: np.ndarray | None) -> Target:
-        """What a target tells of where it comes from."""
-        if affine is None:
-            raise ConfigError(
-                "data.augment: bends the image, and places that are remembered can't follow; use transforms that keep "
-                "straight lines parallel (crops, flips, Affine, ...), or another selection"
-            )
-        return {  # type: ignore[typeddict-item]
-            "image_id": torch.tensor(self.annotations.image_ids[index], dtype=torch.int64),
-            "to_canvas": torch.from_numpy(affine),
-        }
+
+def tracked_target(image_id: int, affine: np.ndarray | None) -> Target:
+    """What a target tells of where it comes from.
+
+    Args:
+        image_id: of the image.
+        affine: takes the pixels of its file to those of the sample, float64 [2, 3].
+
+    Raises:
+        ConfigError: there is no such map.
+    """
+    if affine is None:
+        raise ConfigError(
+            "data.augment: bends the image, and places that are remembered can't follow; use transforms that keep "
+            "straight lines parallel (crops, flips, Affine, ...), or another selection"
+        )
+    return {  # type: ignore[typeddict-item]
+        "image_id": torch.tensor(image_id, dtype=torch.int64),
+        "to_canvas": torch.from_numpy(affine),
+    }
 
 
 class ImageFolderDataset(Dataset[Sample]):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 from torch.utils.data import Dataset
 
 from detkit.data.coco import read_coco
-from detkit.data.dataset import Sample, SampleKey, sample_seed
-from detkit.data.images import find_images, read_image
+from detkit.data.dataset import Sample, SampleKey, sample_seed, tracked_target
+from detkit.data.images import find_images, inspect_image, read_image
 from detkit.data.transforms import Transform
 from detkit.errors import DataError
 from detkit.evaluation import GroundTruth, read_ground_truth
+from detkit.evaluation.detection_errors import IgnoreRegions
 from detkit.structures import Target
 
 PoolState = Literal["annotated", "verified-empty", "unverified"]
@@ -81,6 +83,18 @@ class Pool:
         """
         size = None if self.sizes is None else tuple(self.sizes[index].tolist())
         return read_image(self.files[index], size)
+
+    def image_sizes(self) -> np.ndarray:
+        """(height, width) of every image, int64 [I, 2]; where no annotations say it, every file is read.
+
+        Raises:
+            DataError: a file cannot be used.
+        """
+        if self.sizes is not None:
+            return self.sizes
+        with ThreadPoolExecutor() as threads:
+            facts = threads.map(inspect_image, self.files.tolist())
+            return np.array([one.upright_size for one in facts])
 
     def objects_in(self, images: Sequence[int]) -> GroundTruth:
         """The ground truth of these images alone."""
@@ -194,18 +208,31 @@ def image_files(source: str | os.PathLike, images: str | os.PathLike | None = No
 
 
 class PoolDataset(Dataset[Sample]):
-    """The images of a pool for a loader; targets are empty, and a sample's image id is its place in the pool.
+    """The images of a pool for a loader; targets are without objects, and a sample's image id is its place in the pool.
 
     Args:
         pool: the images.
         transform: an ``EvaluationTransform`` to look for objects, a ``TrainingTransform`` to train against.
         seed: the run's; augmentation draws a fresh one for every epoch and image.
+        tracked: targets tell the image and the way to it, for selections that remember places in images. Its id there
+            is -1 less its place, as no training image has it.
+        ignore: what counts neither as object nor as background.
     """
 
-    def __init__(self, pool: Pool, transform: Transform, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        transform: Transform,
+        *,
+        seed: int = 0,
+        tracked: bool = False,
+        ignore: IgnoreRegions | None = None,
+    ) -> None:
         self.pool = pool
         self.transform = transform
         self.seed = seed
+        self.tracked = tracked
+        self.ignore = ignore or IgnoreRegions.none()
 
     def __len__(self) -> int:
         return len(self.pool)
@@ -215,12 +242,24 @@ class PoolDataset(Dataset[Sample]):
 
         Raises:
             DataError: the file is missing, is no image, or has another size than its annotations say.
+            ConfigError: the augmentation cannot be applied to this image.
         """
         original = self.pool.read(key.image)
-        image, boxes, *_ = self.transform(original, np.zeros((0, 4), np.float32), sample_seed(self.seed, key))
+        ignored = self.ignore.boxes[self.ignore.image_ids == self.pool.ground_truth.image_ids[key.image]]
+        crowd = np.ones(len(ignored), dtype=bool)
+        image, regions, _, affine = self.transform(
+            original, ignored.astype(np.float32), sample_seed(self.seed, key), crowd
+        )
+        target = Target(
+            boxes=torch.zeros((0, 4)),
+            labels=torch.zeros(0, dtype=torch.int64),
+            ignore_regions=torch.from_numpy(regions),
+        )
+        if self.tracked:
+            target |= tracked_target(-1 - key.image, affine)
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1),
-            target=Target(boxes=torch.from_numpy(boxes), labels=torch.zeros(0, dtype=torch.int64)),
+            target=target,
             image_id=key.image,
             file_name=str(self.pool.files[key.image]),
             original_size=original.shape[:2],

@@ -32,6 +32,8 @@ from detkit.mining.settings import MiningSettings
 from detkit.mining.source import MiningSource
 
 SCAN, MANIFEST, SUMMARY, NEGATIVES = "scan.jsonl", "manifest.jsonl", "summary.json", "negatives.npz"
+CROPS = "crops"
+"""The folder of the crops of all rounds, in that of the rounds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,7 @@ class MiningRound:
     @property
     def crops(self) -> Path:
         """Receives the crops of all rounds."""
-        return self.root / "crops"
+        return self.root / CROPS
 
     @property
     def quarantine(self) -> Path:

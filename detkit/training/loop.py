@@ -103,10 +103,10 @@ class Run:
     identity: dict[str, Any]
     """What every checkpoint carries: config, class_names, category_ids."""
     tensorboard: bool = False
-    at_pause: Callable[[Position], None] | None = None
-    """Called at each of the plan's pauses. It may change what the learner holds and what ``batches_from`` gives, and
-    adds to the position's compute. A run that is stopped before it returns calls it again when it is resumed, with
-    everything as it was."""
+    at_pause: Callable[[Position], dict[str, Any] | None] | None = None
+    """Called at each of the plan's pauses; what it returns is logged as a ``round``. It may change what the learner
+    holds and what ``batches_from`` gives, and adds to the position's compute. A run that is stopped before it returns
+    calls it again when it is resumed, with everything as it was."""
 
     def fit(self, checkpoint: dict[str, Any] | None = None) -> Position:
         """Train from the beginning, or on from a ``last.pt``; return where the run ended.
@@ -130,7 +130,9 @@ class Run:
                     self._end_epoch(position, log)
                 elif self.at_pause and position.ended_pauses < self._pauses_at(position.step):
                     batches = None
-                    self.at_pause(position)
+                    row = self.at_pause(position)
+                    if row is not None:
+                        log.write({"event": "round", **self._where(position), **row})
                     position.ended_pauses += 1
                 else:
                     batches = batches or self.batches_from(position.step)

@@ -5,7 +5,8 @@
 - ``{"event": "train", "step", "epoch", "compute", "loss", "classification", "box", "gradient_norm", "learning_rate",
   "images_per_second", "seconds"}``: means over the steps since the row before;
 - ``{"event": "validate", "step", "epoch", "compute", "loss", "classification", "box", AP, AP50, ..., "seconds"}``: the
-  metrics of ``training.validation`` as fractions, null where there is nothing to measure.
+  metrics of ``training.validation`` as fractions, null where there is nothing to measure;
+- ``{"event": "round", "step", "epoch", "compute", ...}``: a round of bootstrapping, see ``bootstrap.rounds``.
 
 ``step`` counts finished optimiser steps, ``epoch`` finished epochs (with a fraction), ``compute`` forward passes per
 canvas pixel (three for a step, whose backward pass counts twice; validation is not counted); ``seconds`` and

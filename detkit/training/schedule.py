@@ -25,10 +25,18 @@ class LearningRateSchedule:
     decay: float = 0.1
     final_factor: float = 0.0
     """Of ``cosine`` and ``one_cycle``: the multiple that the run ends with."""
+    restarts: Sequence[int] = ()
+    """Steps at which the whole schedule begins anew, ascending; it then ends where the next one begins."""
 
     def factor(self, step: int) -> float:
         """The multiple of the learning rate for optimiser step ``step``, counted from 0."""
-        warmup = min(self.warmup_steps, self.steps)
+        begins = [0, *(restart for restart in self.restarts if restart <= step)]
+        ends = [*self.restarts, self.steps]
+        return self._factor(step - begins[-1], ends[len(begins) - 1] - begins[-1])
+
+    def _factor(self, step: int, steps: int) -> float:
+        """Of step ``step`` of ``steps``."""
+        warmup = min(self.warmup_steps, steps)
         if step < warmup:
             rise = step / warmup
             if self.name == "one_cycle":
@@ -39,9 +47,9 @@ class LearningRateSchedule:
                 return 1.0
             case "step":
                 # Rounded, so that .667 of 90,000 is not a step late by floating point.
-                return self.decay ** sum(step >= round(share * self.steps) for share in self.milestones)
+                return self.decay ** sum(step >= round(share * steps) for share in self.milestones)
             case _:
-                progress = (step - warmup) / max(1, self.steps - warmup)
+                progress = (step - warmup) / max(1, steps - warmup)
                 return self.final_factor + (1 - self.final_factor) * (1 + math.cos(math.pi * progress)) / 2
 
     def apply(self, optimiser: Optimizer, step: int) -> float:

@@ -8,7 +8,9 @@ from torch import nn
 
 from detkit.data.loader import BatchLoader
 from detkit.devices import Placement
-from detkit.evaluation import Backend, GroundTruth, evaluate_boxes
+from detkit.evaluation import Backend, GroundTruth, evaluate_boxes, restrict
+from detkit.evaluation.compared_metrics import FALSE_POSITIVE_LEVELS, recall_at_name
+from detkit.evaluation.detection_curve import detection_curve
 from detkit.inference import run_detector
 from detkit.models import RetinaNet
 from detkit.structures import DenseOutputs, Target
@@ -25,9 +27,11 @@ class Validator:
     category_ids: Sequence[int]
     placement: Placement
     backend: Backend = "pycocotools"
+    false_positives: Sequence[float] = FALSE_POSITIVE_LEVELS
+    """Per image, at which recall is measured."""
 
     def __call__(self, model: RetinaNet) -> dict[str, Any]:
-        """Losses (means over images) and the twelve COCO metrics by name."""
+        """Losses (means over images), the twelve COCO metrics by name, and recall at IoU .5 by ``recall_at_name``."""
         sums: dict[str, float] = {}
 
         def add_losses(outputs: DenseOutputs, targets: list[Target]) -> None:
@@ -46,5 +50,10 @@ class Validator:
             observe=add_losses,
         )
         metrics = evaluate_boxes(self.ground_truth, table, backend=self.backend)
+        curve = detection_curve(self.ground_truth, restrict(table, self.ground_truth))
         images = len(self.ground_truth.image_ids)
-        return {**{name: value / images for name, value in sums.items()}, **metrics.overall}
+        return {
+            **{name: value / images for name, value in sums.items()},
+            **metrics.overall,
+            **{recall_at_name(level): curve.recall_at(level) for level in self.false_positives},
+        }

@@ -3,15 +3,15 @@
 import pytest
 
 from detkit.bootstrap.compute import affordable_steps, scan_compute
-from detkit.bootstrap.rounds import FinishedRound, exhausted, loses
+from detkit.bootstrap.rounds import FinishedRound, exhausted, loses, too_dear
 from detkit.bootstrap.settings import BootstrapSettings
 from detkit.errors import ConfigError
 
 
-def finished(number, *, part=0, scanned=100, crops=50, recall=0.5, undone=False):
+def finished(number, *, part=0, scanned=100, crops=50, recall=0.5, undone=False, charged=0.0):
     return FinishedRound(
-        number=number, step=10 * number, compute=1.0, part=part, scanned=scanned, false_positives=crops, crops=crops,
-        regions=0, negatives=crops, recall=recall, undone=undone,
+        number=number, step=10 * number, compute=100.0 * number, charged=charged, part=part, scanned=scanned,
+        false_positives=crops, crops=crops, regions=0, negatives=crops, recall=recall, undone=undone,
     )  # fmt: skip
 
 
@@ -33,8 +33,12 @@ def test_all_mistakes_are_told_at_once():
         assert f"bootstrap: {name} " in str(error.value)
 
 
-def test_the_parts_of_a_pool_take_turns():
-    assert [BootstrapSettings(parts=3).part(number) for number in range(1, 8)] == [0, 1, 2, 0, 1, 2, 0]
+def test_mining_that_has_cost_its_share_ends_it():
+    # 100 a round, 20 of it mining: the 40 steps of the run cost 40 x 8 = 320, of which 40 are an eighth.
+    rounds = [finished(1, charged=20.0), finished(2, charged=20.0)]
+    assert too_dear(rounds, steps=40, most=0.13) == ""
+    assert "0.125 of what all steps cost, and may cost 0.12" in too_dear(rounds, steps=40, most=0.12)
+    assert too_dear([finished(1, charged=99.0)], steps=40, most=1.0) == ""
 
 
 def test_a_round_is_undone_only_where_more_recall_is_lost_than_allowed():

@@ -1,0 +1,33 @@
+"""Matching, selection and losses."""
+
+from detkit import selection as selections
+from detkit.config import Config, Selection
+from detkit.criterion import DetectionCriterion
+from detkit.negative_regions import NegativeRegions
+
+
+def build_criterion(config: Config) -> DetectionCriterion:
+    """Matching, selection and losses."""
+    return DetectionCriterion(
+        **config.loss.model_dump(),
+        **config.matcher.model_dump(),
+        selection=build_selection(config.selection),
+    )
+
+
+
+def build_selection(selection: Selection) -> selections.Selection | None:
+    """Which anchors count; None for all."""
+    parameters = selection.model_dump(exclude={"name"})
+    match selection.name:
+        case "all":
+            return None
+        case "random":
+            return selections.RandomNegatives(**parameters)
+        case "hard":
+            return selections.HardNegatives(**parameters)
+        case "ohem":
+            return selections.HardExamples(**parameters)
+        case "mined":
+            regions = NegativeRegions(capacity=parameters.pop("capacity"))
+            return selections.MinedNegatives(regions, **parameters)

@@ -1,0 +1,114 @@
+"""Bootstrapping: the rounds of a run, and what their scans go over."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from detkit.bootstrap.bootstrapping import Bootstrapping, Watch
+from detkit.bootstrap.compute import scan_compute
+from detkit.bootstrap.scans import Scans
+from detkit.bootstrap.settings import BootstrapSettings
+from detkit.build.data import build_evaluation_transform, split_paths
+from detkit.build.detector import Detector, source_of_pool
+from detkit.config import Config
+from detkit.data.coco import read_coco
+from detkit.evaluation.compared_metrics import recall_at_name
+from detkit.mining.pool import Pool
+from detkit.mining.settings import MiningSettings
+from detkit.mining.source import MiningSource
+from detkit.selection import MinedNegatives
+from detkit.training.learner import Learner
+from detkit.training.validation import Validator
+
+FOLDER = "rounds"
+
+
+def bootstrap_settings(config: Config) -> BootstrapSettings | None:
+    """When rounds end, and what ends bootstrapping; None where there is none.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    if config.bootstrap is None:
+        return None
+    told = config.bootstrap.model_dump(exclude={"crops"})
+    return BootstrapSettings(**{**told, "rounds": tuple(told["rounds"])})
+
+
+def build_bootstrapping(
+    config: Config,
+    learner: Learner,
+    validate: Validator,
+    pools: Mapping[str, Pool],
+    canvas: tuple[int, int],
+    *,
+    steps: int,
+    fresh: Callable[[], Mapping[str, Any]],
+) -> Bootstrapping | None:
+    """The rounds of a run; None where it has none.
+
+    Args:
+        config: the run's.
+        learner: whose rounds they are.
+        validate: watches recall.
+        pools: what scans go over, by the name of the source.
+        canvas: (height, width) that crops are laid on.
+        steps: of the run.
+        fresh: the state of a learner that has learned nothing.
+    """
+    settings = bootstrap_settings(config)
+    if settings is None:
+        return None
+    selection = learner.criterion.selection
+    return Bootstrapping(
+        folder=Path(config.output) / FOLDER,
+        settings=settings,
+        steps=steps,
+        learner=learner,
+        regions=selection.regions if isinstance(selection, MinedNegatives) else None,
+        scans=_scans(config, learner, pools, canvas) if pools else None,
+        watch=_watch(config, settings, learner, validate) if settings.watched else None,
+        fresh=fresh if settings.start == "scratch" else None,
+    )
+
+
+def _scans(
+    config: Config, learner: Learner, pools: Mapping[str, Pool], canvas: tuple[int, int]
+) -> Scans:
+    assert config.bootstrap is not None and config.bootstrap.crops is not None
+    told = config.bootstrap.crops
+
+    def source(pool: Pool, name: str) -> MiningSource:
+        detector = Detector(
+            learner.evaluated_model, config, pool.ground_truth.category_ids, learner.placement
+        )
+        return source_of_pool(detector, pool, name=name)
+
+    return Scans(
+        root=Path(config.output) / FOLDER,
+        pools=pools,
+        settings=MiningSettings(
+            threshold=told.threshold,
+            per_image=told.per_image,
+            per_round=told.per_round,
+            context=told.context,
+            least_side=told.least_side,
+            largest=canvas,
+            quarantine_score=told.quarantine_score,
+        ),
+        capacity=told.capacity,
+        parts=config.bootstrap.parts,
+        stride=learner.model.stride,
+        input_size=build_evaluation_transform(config).size_for,
+        source=source,
+    )
+
+
+def _watch(config: Config, settings: BootstrapSettings, learner: Learner, validate: Validator) -> Watch:
+    size_for = build_evaluation_transform(config).size_for
+    sizes = read_coco(split_paths(config, config.data.val)[0]).sizes.tolist()
+    return Watch(
+        measure=lambda: validate(learner.evaluated_model),
+        recall=recall_at_name(settings.false_positives),
+        charge=scan_compute((size_for((height, width)) for height, width in sizes), learner.model.stride),
+    )
