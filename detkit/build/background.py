@@ -1,6 +1,6 @@
 """The background of a run's batches: images of a pool, and canvases of mined crops in place of some of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -15,7 +15,6 @@ def build_criterion(config: Config) -> DetectionCriterion:
     )
 
 
-
 def build_selection(selection: Selection) -> selections.Selection | None:
     """Which anchors count; None for all."""
     parameters = selection.model_dump(exclude={"name"})

@@ -22,11 +22,9 @@ def build_training_transform(config: Config) -> TrainingTransform:
     )
 
 
-
 def build_evaluation_transform(config: Config) -> EvaluationTransform:
     """The resize of evaluation; of several training sizes it takes the last."""
     return EvaluationTransform(config.data.resize.shorter, config.data.resize.longest)
-
 
 
 def split_paths(config: Config, split: Split | None) -> tuple[Path, Path]:
@@ -38,7 +36,6 @@ def split_paths(config: Config, split: Split | None) -> tuple[Path, Path]:
     if split is None:
         raise ConfigError("data.test: is not set in this configuration")
     return in_data_root(config, split.annotations), in_data_root(config, split.images)
-
 
 
 def in_data_root(config: Config, name: str) -> Path:
@@ -55,7 +52,6 @@ def in_data_root(config: Config, name: str) -> Path:
     return path
 
 
-
 def held_out_images(config: Config) -> list[str]:
     """The image files of validation and test.
 
@@ -65,7 +61,6 @@ def held_out_images(config: Config) -> list[str]:
     """
     splits = [split for split in (config.data.val, config.data.test) if split is not None]
     return [file for split in splits for file in image_files(*split_paths(config, split))]
-
 
 
 def build_evaluation_loader(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from detkit.build.data import build_evaluation_transform, build_evaluation_loader
+from detkit.build.data import build_evaluation_loader, build_evaluation_transform
 from detkit.build.model import build_model, place_model
 from detkit.config import Config, parse_config, with_data_root
 from detkit.data.coco import read_coco
@@ -34,7 +34,6 @@ class Detector:
     placement: Placement
 
 
-
 def load_detector(
     path: str | os.PathLike,
     *,
@@ -57,7 +56,6 @@ def load_detector(
     return Detector(model.eval(), config, tuple(checkpoint["category_ids"]), placement)
 
 
-
 def detect_coco(detector: Detector, annotations: Path, images: Path) -> tuple[GroundTruth, DetectionTable]:
     """What there is to find in the images of a COCO file, and what a detector finds; in the detector's classes."""
     classes = detector.model.class_names
@@ -67,12 +65,10 @@ def detect_coco(detector: Detector, annotations: Path, images: Path) -> tuple[Gr
     return read_ground_truth(annotations, classes), table
 
 
-
 def detect_images(detector: Detector, paths: Sequence[Path], *, workers: int) -> DetectionTable:
     """What a detector finds in image files; an image's id is its place in ``paths``."""
     dataset = ImageFolderDataset(paths, build_evaluation_transform(detector.config))
     return _detect(detector, dataset, detector.category_ids, workers)
-
 
 
 def mining_source(
@@ -102,9 +98,7 @@ def mining_source(
     return source_of_pool(detector, pool, name=name, workers=workers)
 
 
-def source_of_pool(
-    detector: Detector, pool: Pool, *, name: str, workers: int | None = None
-) -> MiningSource:
+def source_of_pool(detector: Detector, pool: Pool, *, name: str, workers: int | None = None) -> MiningSource:
     """A detector over a pool of its classes; arguments as of ``mining_source``."""
     transform = build_evaluation_transform(detector.config)
     dataset = PoolDataset(pool, transform)
@@ -126,7 +120,6 @@ def source_of_pool(
     return MiningSource(pool, detect, transform.size_for, name)
 
 
-
 def _detect(
     detector: Detector, dataset: Dataset[Sample], category_ids: Sequence[int], workers: int
 ) -> DetectionTable:
@@ -139,7 +132,6 @@ def _detect(
         description="detecting",
         total=len(loader),
     )
-
 
 
 def _pool_for(detector: Detector, images: Path, annotations: Path | None, state: PoolState) -> Pool:

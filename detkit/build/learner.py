@@ -43,9 +43,7 @@ def build_learner(
         model=model,
         criterion=build_criterion(config),
         optimiser=build_optimiser(model, **config.optimiser.model_dump()),
-        schedule=LearningRateSchedule(
-            steps=plan.steps, restarts=plan.pauses if scratch else (), **settings
-        ),
+        schedule=LearningRateSchedule(steps=plan.steps, restarts=plan.pauses if scratch else (), **settings),
         placement=placement,
         clip_norm=config.training.clip_norm,
         average=None if decay is None else moving_average(model, decay),

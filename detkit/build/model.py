@@ -37,14 +37,12 @@ def build_model(config: Config, class_names: Sequence[str]) -> RetinaNet:
     )
 
 
-
 def build_anchors(config: Config) -> AnchorGenerator:
     """The anchors of every pyramid level."""
     model = config.model
     return AnchorGenerator(
         model.anchor_sizes, model.anchor_ratios, strides=[2**level for level in model.levels]
     )
-
 
 
 def place_model(model: RetinaNet, config: Config, device: torch.device) -> None:

@@ -72,11 +72,10 @@ def build_bootstrapping(
     )
 
 
-def _scans(
-    config: Config, learner: Learner, pools: Mapping[str, Pool], canvas: tuple[int, int]
-) -> Scans:
-    assert config.bootstrap is not None and config.bootstrap.crops is not None
+def _scans(config: Config, learner: Learner, pools: Mapping[str, Pool], canvas: tuple[int, int]) -> Scans:
+    assert config.bootstrap is not None
     told = config.bootstrap.crops
+    assert told is not None, "there are pools to scan"
 
     def source(pool: Pool, name: str) -> MiningSource:
         detector = Detector(

@@ -63,7 +63,15 @@ def build_run(config: Config, *, resumed: bool = False) -> Run:
         folder=Path(config.output),
         plan=plan,
         learner=learner,
-        batches_from=_batches(config, annotations, order, plan, learner, pool, bootstrapping),
+        batches_from=_batches(
+            config,
+            annotations,
+            order=order,
+            plan=plan,
+            learner=learner,
+            pool=pool,
+            bootstrapping=bootstrapping,
+        ),
         validate=validate,
         identity={
             "config": config.model_dump(mode="json"),
@@ -78,6 +86,7 @@ def build_run(config: Config, *, resumed: bool = False) -> Run:
 def _batches(
     config: Config,
     annotations: CocoAnnotations,
+    *,
     order: BatchOrder,
     plan: Plan,
     learner: Learner,
