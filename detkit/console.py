@@ -6,6 +6,7 @@ On a terminal: a live progress bar and coloured tables. Elsewhere (a file, a pip
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -68,6 +69,14 @@ def progress(iterable: Iterable[T], total: int | None, description: str) -> Iter
             spoken = time.monotonic()
             say(f"{description}: {count}" + ("" if total is None else f" of {total}"))
         yield item
+
+
+@contextmanager
+def progress_of(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives what is to be called with how many parts are done, of how many; shown on a terminal alone."""
+    with progress_bar() as bar:
+        task = bar.add_task(description, total=None, status="")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

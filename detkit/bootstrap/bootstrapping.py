@@ -49,6 +49,8 @@ class Bootstrapping:
     steps: int
     """Of the whole run."""
     learner: Learner
+    images_per_step: int = 0
+    """That note regions."""
     regions: NegativeRegions | None = None
     """Those of the learner's selection; None where it remembers none."""
     scans: Scans | None = None
@@ -100,14 +102,16 @@ class Bootstrapping:
         recall = metrics[self.watch.recall] if self.watch and metrics else None
         undone = loses(recall, before, tolerance=self.settings.lost_recall)
         part = sum(not one.undone for one in before) % self.settings.parts
-        found, joined, charged = ScanResult(), 0, self.watch.charge if self.watch else 0
+        found = ScanResult(negatives=len(self.crops(number - 1)))
+        noted = 0 if self.regions is None else self.regions.noted
+        joined, charged = 0, self.watch.charge if self.watch else 0
         if undone:
             self.learner.load_state_dict(torch.load(self.folder / KEPT, weights_only=True))
         else:
-            joined = self.regions.end_round() if self.regions else 0
+            joined = 0 if self.regions is None else self.regions.end_round()
             if self.scans:
-                name = f"{self.folder.parent} at step {position.step}"
-                found = self.scans.run(number, part, _last_scan(before), name)
+                # Without the folder's name, which a run that is gone on with may change.
+                found = self.scans.run(number, part, _last_scan(before), f"step {position.step}")
                 charged += self.scans.charge(part)
             self._keep()
         round_ = FinishedRound(
@@ -119,8 +123,10 @@ class Bootstrapping:
             scanned=found.scanned,
             false_positives=found.false_positives,
             crops=found.crops,
+            seen=(position.step - (before[-1].step if before else 0)) * self.images_per_step,
+            noted=noted,
             regions=joined,
-            negatives=found.negatives + (len(self.regions) if self.regions else 0),
+            negatives=found.negatives + (0 if self.regions is None else len(self.regions)),
             recall=recall,
             before=before[-1].metrics if before else None,
             metrics=metrics,

@@ -29,8 +29,12 @@ class FinishedRound:
     """Detections there that are background errors."""
     crops: int
     """New crops."""
+    seen: int
+    """Images of the training steps since the round before, as far as they note regions."""
+    noted: int
+    """Regions that those steps noted, some more than once."""
     regions: int
-    """New regions in place, which the training steps noted."""
+    """What of them joined."""
     negatives: int
     """Members of the set after the round."""
     recall: float | None

@@ -8,6 +8,7 @@ from detkit.bootstrap.bootstrapping import Bootstrapping, Watch
 from detkit.bootstrap.compute import scan_compute
 from detkit.bootstrap.scans import Scans
 from detkit.bootstrap.settings import BootstrapSettings
+from detkit.build.background import background_counts
 from detkit.build.data import build_evaluation_transform, split_paths
 from detkit.build.detector import Detector, source_of_pool
 from detkit.config import Config
@@ -18,9 +19,8 @@ from detkit.mining.settings import MiningSettings
 from detkit.mining.source import MiningSource
 from detkit.selection import MinedNegatives
 from detkit.training.learner import Learner
+from detkit.training.resume import ROUNDS
 from detkit.training.validation import Validator
-
-FOLDER = "rounds"
 
 
 def bootstrap_settings(config: Config) -> BootstrapSettings | None:
@@ -61,10 +61,11 @@ def build_bootstrapping(
         return None
     selection = learner.criterion.selection
     return Bootstrapping(
-        folder=Path(config.output) / FOLDER,
+        folder=Path(config.output) / ROUNDS,
         settings=settings,
         steps=steps,
         learner=learner,
+        images_per_step=background_counts(config).images if isinstance(selection, MinedNegatives) else 0,
         regions=selection.regions if isinstance(selection, MinedNegatives) else None,
         scans=_scans(config, learner, pools, canvas) if pools else None,
         watch=_watch(config, settings, learner, validate) if settings.watched else None,
@@ -84,7 +85,7 @@ def _scans(config: Config, learner: Learner, pools: Mapping[str, Pool], canvas: 
         return source_of_pool(detector, pool, name=name)
 
     return Scans(
-        root=Path(config.output) / FOLDER,
+        root=Path(config.output) / ROUNDS,
         pools=pools,
         settings=MiningSettings(
             threshold=told.threshold,

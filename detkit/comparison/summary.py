@@ -1,24 +1,21 @@
 """Finished runs in, the content of results.json out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from detkit.comparison.differences import all_differences, arm_estimate
 from detkit.comparison.draws import Draws, draw
+from detkit.comparison.finished import FinishedArm, FinishedRun
 from detkit.comparison.measuring import MeasuredRun, Progress, measure_run
 from detkit.comparison.verdict import verdict
 from detkit.errors import DataError
-from detkit.evaluation import DetectionTable, GroundTruth, restrict
+from detkit.evaluation import GroundTruth, restrict
 from detkit.evaluation.compared_metrics import COMPARED_METRICS
 from detkit.evaluation.comparison_results import (
     Arm,
     Comparison,
     Curves,
-    HardNegative,
-    LearningPoint,
-    MiningRound,
     Resampling,
     Run,
 )
@@ -29,31 +26,6 @@ RECALL_GRID = tuple(np.linspace(0, 1, 101).round(2).tolist())
 FALSE_POSITIVE_GRID = tuple(np.logspace(-2, 1, 61).round(6).tolist())
 DIGITS = 5
 """Of the curves, which are for plotting; metrics keep all theirs."""
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """What a run left behind."""
-
-    seed: int
-    detections: DetectionTable
-    """Of the validation images, by the finished detector."""
-    compute: Mapping[str, float]
-    """By part, see ``comparison_results``."""
-    wall_clock: float
-    """Seconds."""
-    learning: Sequence[LearningPoint] = ()
-    rounds: Sequence[MiningRound] = ()
-    hardest: Sequence[HardNegative] = ()
-
-
-@dataclass(frozen=True)
-class FinishedArm:
-    """A strategy and its runs."""
-
-    name: str
-    config: str
-    runs: Sequence[FinishedRun] = field(default_factory=tuple)
 
 
 def summarise(

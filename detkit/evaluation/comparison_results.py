@@ -52,22 +52,22 @@ class LearningPoint:
 
 @dataclass(frozen=True)
 class MiningRound:
-    """One scan for false positives, and what became of them."""
+    """One search for false positives, by scans and by the training steps themselves, and what became of them."""
 
     number: int
     """Counted from 1."""
     compute: float
     """Spent by the run when the round ended."""
     scanned: int
-    """Images looked at."""
+    """Images looked at, each as often as it was."""
     false_positives: int
-    """Detections that were sorted as background errors."""
+    """Detections there that are background errors, and regions that training steps noted."""
     added: int
     """What of them entered the negative set."""
     negatives: int
     """Members of the set after the round."""
     acceptance: float | None = None
-    """Added / windows scanned, which says how hard mining has become; None where it was not counted."""
+    """Added / images looked at: it falls as the detector learns; None where no image was."""
     rolled_back: bool = False
     reason: str = ""
     """Why the round was rolled back or mining stopped; empty otherwise."""

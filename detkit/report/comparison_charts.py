@@ -96,7 +96,11 @@ def _mining(comparison: Comparison) -> dict[str, Drawn]:
     table = "The tables below have every number."
     drawn = {"mined": (mined_chart(numbered), "False positives found and added in each round", table)}
     if any(one.acceptance for arm in mined for run in arm.runs for one in run.rounds):
-        drawn["acceptance"] = (acceptance_chart(numbered), "Share accepted in each round", table)
+        drawn["acceptance"] = (
+            acceptance_chart(numbered),
+            "New hard negatives per image in each round",
+            table,
+        )
     return drawn
 
 

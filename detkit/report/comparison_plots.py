@@ -166,12 +166,12 @@ def mined_chart(arms: Sequence[tuple[int, Arm]]) -> Figure:
 
 
 def acceptance_chart(arms: Sequence[tuple[int, Arm]]) -> Figure:
-    """Round by round, the share of scanned windows that was accepted; logarithmic where it changes much."""
+    """Round by round, the new hard negatives of each image looked at; logarithmic where they change much."""
     figure, axes = _plane(height=3.2)
     seen = []
     for index, arm in arms:
         rounds = _rounds(arm)
-        seen.append(100 * rounds.accepted)
+        seen.append(rounds.accepted)
         axes.plot(rounds.numbers, seen[-1], color=arm_colour(index), ls=arm_dash(index), lw=2,
                   marker=arm_marker(index), ms=7, mec=CARD, mew=0.8)  # fmt: skip
     shares = np.concatenate(seen)
@@ -182,7 +182,7 @@ def acceptance_chart(arms: Sequence[tuple[int, Arm]]) -> Figure:
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set(ylabel="accepted, %", xlabel="round")
+    axes.set(ylabel="new negatives per image", xlabel="round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 

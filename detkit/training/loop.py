@@ -130,9 +130,11 @@ class Run:
                     self._end_epoch(position, log)
                 elif self.at_pause and position.ended_pauses < self._pauses_at(position.step):
                     batches = None
+                    started = time.monotonic()
                     row = self.at_pause(position)
                     if row is not None:
-                        log.write({"event": "round", **self._where(position), **row})
+                        seconds = round(time.monotonic() - started, 3)
+                        log.write({"event": "round", **self._where(position), **row, "seconds": seconds})
                     position.ended_pauses += 1
                 else:
                     batches = batches or self.batches_from(position.step)

@@ -1,5 +1,6 @@
 """Whether a run may begin in a folder, or go on there."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ FREE_TO_CHANGE = (
 )
 """Keys that a resumed run may change: where it runs, not what it learns. (Another device rounds differently.)"""
 RUN_FILES = (LAST, BEST, "metrics.jsonl")
+ROUNDS = "rounds"
+"""The folder of bootstrapping's rounds."""
 
 
 def checkpoint_to_resume(
@@ -57,6 +60,7 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     for path in folder.glob(".*.part"):
         path.unlink()
+    shutil.rmtree(folder / ROUNDS, ignore_errors=True)
 
 
 def _changed_keys(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -64,7 +68,7 @@ def _changed_keys(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
     A key that the run did not know came with a newer detkit, whose default is what the run did.
     """
-    old, new = _flat(before), _flat(after)
+    old, new = flat_keys(before), flat_keys(after)
     return [
         f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
         for key in sorted(old)
@@ -72,11 +76,12 @@ def _changed_keys(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     ]
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_keys(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, by full key."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flat_keys(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

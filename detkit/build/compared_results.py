@@ -1,0 +1,115 @@
+"""From finished runs to results.json, its pictures, the table and the report."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from detkit.build.comparison import ComparedArms
+from detkit.build.data import split_paths
+from detkit.comparison import FinishedArm, markdown, summarise
+from detkit.comparison.finished import FinishedRun, load_finished
+from detkit.comparison.pictures import at_equal_recall, choose_images, write_pictures
+from detkit.comparison.running import PlannedRun, finished_file
+from detkit.config import dump_config
+from detkit.console import progress_of, say
+from detkit.data.coco import read_coco
+from detkit.data.images import read_image
+from detkit.doctor import installed_version
+from detkit.evaluation import GroundTruth, read_ground_truth
+from detkit.evaluation.comparison_results import Comparison, Picture, write_comparison
+from detkit.evaluation.joining import join_ground_truths
+from detkit.files import write_text
+from detkit.report.comparison import write_report
+
+RESULTS, TABLE, CONFIG = "results.json", "table.md", "comparison.yaml"
+VERSIONS = ("detkit", "torch", "torchvision", "numpy", "albumentations", "pycocotools")
+
+
+def write_results(arms: ComparedArms, planned: Sequence[PlannedRun]) -> Comparison:
+    """Measure the runs that are finished, and write everything that people read of them.
+
+    Raises:
+        DataError: a file cannot be used.
+    """
+    folder = Path(arms.comparison.output)
+    truth = _ground_truth(arms)
+    finished = _finished_arms(arms, planned)
+    with progress_of("measuring") as shown:
+        comparison = summarise(
+            truth,
+            finished,
+            title=arms.comparison.title,
+            resamples=arms.comparison.resamples,
+            progress=shown,
+        )
+    pictures, recall = _pictures(arms, truth, finished)
+    comparison = replace(
+        comparison,
+        pictures=pictures,
+        picture_recall=recall,
+        config=dump_config(arms.comparison),
+        versions={name: version for name in VERSIONS if (version := installed_version(name))},
+    )
+    write_comparison(folder / RESULTS, comparison)
+    write_text(folder / TABLE, markdown(comparison))
+    write_text(folder / CONFIG, comparison.config)
+    write_report(folder)
+    for line in comparison.verdict:
+        say(line)
+    return comparison
+
+
+def _finished_arms(arms: ComparedArms, planned: Sequence[PlannedRun]) -> list[FinishedArm]:
+    """The arms with a finished run, in the order of the comparison."""
+    folder = Path(arms.comparison.output)
+    runs: dict[str, list[FinishedRun]] = {}
+    for one in planned:
+        file = finished_file(folder, one)
+        if file.exists():
+            runs.setdefault(one.arm, []).append(load_finished(file)[0])
+    return [
+        FinishedArm(arm.name, _config_text(arms, planned, arm.name), runs[arm.name])
+        for arm in arms.comparison.arms
+        if arm.name in runs
+    ]
+
+
+def _config_text(arms: ComparedArms, planned: Sequence[PlannedRun], name: str) -> str:
+    """An arm's configuration for its first seed, without the folder where somebody keeps the data."""
+    arm = next(arm for arm in arms.comparison.arms if arm.name == name)
+    first = next(one for one in planned if one.arm == name)
+    config = arms.config(arm, first.seed, steps=first.identity["training.steps"])
+    return dump_config(config.model_copy(update={"data": config.data.model_copy(update={"root": None})}))
+
+
+def _ground_truth(arms: ComparedArms) -> GroundTruth:
+    shared = arms.shared
+    names = read_coco(split_paths(shared, shared.data.train)[0], shared.data.classes).class_names
+    return join_ground_truths(
+        [read_ground_truth(split_paths(shared, split)[0], names) for split in arms.splits]
+    )
+
+
+def _pictures(
+    arms: ComparedArms, truth: GroundTruth, finished: Sequence[FinishedArm]
+) -> tuple[tuple[Picture, ...], float | None]:
+    count = arms.comparison.pictures
+    if not count or not sum(truth.objects_per_class()):
+        return (), None
+    first = {(arm.name, arm.runs[0].seed): arm.runs[0].detections for arm in finished}
+    recall, standing = at_equal_recall(truth, first)
+    files = [
+        (name, images / name, tuple(size))
+        for annotations, images in (split_paths(arms.shared, split) for split in arms.splits)
+        for coco in [read_coco(annotations)]
+        for name, size in zip(coco.file_names.tolist(), coco.sizes.tolist(), strict=True)
+    ]
+
+    def read(image_id: int) -> tuple[str, np.ndarray]:
+        name, file, size = files[image_id]
+        return name, read_image(file, size)
+
+    chosen = choose_images(truth, standing, count=count, seed=0)
+    return write_pictures(Path(arms.comparison.output), truth, standing, chosen, read), recall

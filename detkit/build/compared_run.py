@@ -1,0 +1,94 @@
+"""A run of a comparison, from its configuration to what is left of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from detkit.bootstrap.bootstrapping import Bootstrapping
+from detkit.bootstrap.rounds import FinishedRound
+from detkit.build.detector import Detector, detect_coco
+from detkit.build.hard_negatives import write_hardest
+from detkit.build.run import build_run
+from detkit.comparison.finished import FinishedRun, rounded
+from detkit.config import Config, dump_config
+from detkit.evaluation.compared_metrics import COMPARED_METRICS
+from detkit.evaluation.comparison_results import LearningPoint, MiningRound
+from detkit.evaluation.joining import join_tables
+from detkit.files import write_text
+from detkit.training.loop import Position, Run
+from detkit.training.resume import checkpoint_to_resume, clear
+from detkit.training.run_log import read_log
+
+
+def train(config: Config) -> tuple[Run, Position] | None:
+    """Train a run, or go on with it; None where it was asked to stop."""
+    folder = Path(config.output)
+    checkpoint = checkpoint_to_resume(folder, config.model_dump(mode="json"), resume=True, overwrite=False)
+    run = build_run(config, resumed=checkpoint is not None)
+    if checkpoint is None:
+        clear(folder)
+    write_text(folder / "config.yaml", dump_config(config))
+    position = run.fit(checkpoint)
+    return (run, position) if position.finished else None
+
+
+def finished_run(
+    config: Config,
+    run: Run,
+    position: Position,
+    *,
+    splits: Sequence[tuple[Path, Path]],
+    folder: Path,
+    name: str,
+    gallery: int,
+) -> FinishedRun:
+    """What is left of a run that has ended.
+
+    Args:
+        config: the run's.
+        run: its last weights, or their average, are those that are judged.
+        position: where it ended.
+        splits: annotations and images that it is judged on.
+        folder: of the comparison, where pictures of its hardest negatives are kept.
+        name: what their names begin with.
+        gallery: how many.
+    """
+    detector = Detector(
+        run.learner.evaluated_model,
+        config,
+        tuple(run.identity["category_ids"]),
+        run.learner.placement,
+    )
+    truths, tables = zip(*(detect_coco(detector, *split) for split in splits), strict=True)
+    rows = read_log(run.folder / "metrics.jsonl")
+    rounds: list[FinishedRound] = []
+    if isinstance(run.at_pause, Bootstrapping):
+        rounds = run.at_pause.rounds(len(run.plan.pauses))
+    mining = sum(one.charged for one in rounds)
+    return FinishedRun(
+        seed=config.seed,
+        detections=rounded(join_tables(truths, tables)),
+        compute={"training": position.compute - mining, "mining": mining},
+        wall_clock=round(sum(row.get("seconds", 0.0) for row in rows), 1),
+        learning=[
+            LearningPoint(row["compute"], {metric.name: row.get(metric.name) for metric in COMPARED_METRICS})
+            for row in rows
+            if row["event"] == "validate"
+        ],
+        rounds=[_as_result(one) for one in rounds],
+        hardest=write_hardest(config, run, folder, name, count=gallery),
+    )
+
+
+def _as_result(round_: FinishedRound) -> MiningRound:
+    images, added = round_.scanned + round_.seen, round_.crops + round_.regions
+    return MiningRound(
+        number=round_.number,
+        compute=round_.compute,
+        scanned=images,
+        false_positives=round_.false_positives + round_.noted,
+        added=added,
+        negatives=round_.negatives,
+        acceptance=added / images if images else None,
+        rolled_back=round_.undone,
+        reason=round_.reason,
+    )

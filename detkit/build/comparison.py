@@ -1,0 +1,148 @@
+"""A comparison: from its file to the configuration of every run, at equal compute, and to what makes a run."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from detkit.build.compared_run import finished_run, train
+from detkit.build.data import split_paths
+from detkit.build.equal_compute import compute_budget, steps_within
+from detkit.comparison.finished import FinishedRun
+from detkit.comparison.running import PlannedRun, arm_slug
+from detkit.config import (
+    ComparedArm,
+    ComparisonConfig,
+    Config,
+    Split,
+    parse_config,
+    read_tree,
+    set_key,
+    with_data_root,
+)
+from detkit.console import say
+from detkit.errors import ConfigError
+from detkit.mining.held_out import sha256_of
+from detkit.training.resume import FREE_TO_CHANGE, flat_keys
+
+
+@dataclass(frozen=True)
+class ComparedArms:
+    """The arms of a comparison.
+
+    Raises:
+        ConfigError: the experiment of an arm cannot be used; all are checked before anything runs.
+    """
+
+    comparison: ComparisonConfig
+    source: Path
+    """The comparison's file, from which that of the experiment is found."""
+    work: Path
+    """Where runs are made."""
+    data_root: str | None = None
+
+    def __post_init__(self) -> None:
+        slugs = [arm_slug(arm.name) for arm in self.comparison.arms]
+        for arm, slug in zip(self.comparison.arms, slugs, strict=True):
+            if slugs.count(slug) > 1:
+                raise ConfigError(
+                    f"arms: {arm.name!r}: another arm's files would be called {slug} too; rename one"
+                )
+            self.config(arm, self.comparison.seeds_of(arm)[0])
+
+    @property
+    def splits(self) -> list[Split | None]:
+        """What the verdict is read on."""
+        data = self.shared.data
+        return [{"val": data.val, "test": data.test}[name] for name in self.comparison.splits]
+
+    @cached_property
+    def shared(self) -> Config:
+        """What all arms have."""
+        return self._parse({}, seed=self.comparison.seeds[0], folder="shared", name="all arms")
+
+    def config(self, arm: ComparedArm, seed: int, *, steps: int | None = None) -> Config:
+        """The experiment of an arm; ``steps`` replaces its length."""
+        length = {} if steps is None else {"training.steps": steps}
+        return self._parse(
+            {**arm.overrides, **length},
+            seed=seed,
+            folder=f"{arm_slug(arm.name)}-{seed}",
+            name=f"arm {arm.name!r}",
+        )
+
+    def plan(self) -> list[PlannedRun]:
+        """All runs, seed after seed, so that a part of them is a comparison already.
+
+        Raises:
+            ConfigError: an arm's scans cost more than its budget.
+            DataError: the data cannot be used.
+        """
+        say("equal compute: measuring what a step and the scans of each arm cost")
+        budget = compute_budget(self.shared)
+        steps = {
+            arm.name: steps_within(self.config(arm, self.comparison.seeds_of(arm)[0]), budget)
+            for arm in self.comparison.arms
+        }
+        data = [str(path) for split in [self.shared.data.train, *self.splits] for path in self._digest(split)]
+        seeds = dict.fromkeys(seed for arm in self.comparison.arms for seed in self.comparison.seeds_of(arm))
+        return [
+            PlannedRun(arm.name, seed, self._identity(arm, seed, steps[arm.name], data))
+            for seed in seeds
+            for arm in self.comparison.arms
+            if seed in self.comparison.seeds_of(arm)
+        ]
+
+    def make(self, planned: PlannedRun) -> FinishedRun | None:
+        """Train a run of the plan, or go on with it, and let it detect; None where it was asked to stop."""
+        arm = next(arm for arm in self.comparison.arms if arm.name == planned.arm)
+        config = self.config(arm, planned.seed, steps=planned.identity["training.steps"])
+        say(f"{planned.arm}, seed {planned.seed}: {config.training.steps} steps, in {config.output}")
+        trained = train(config)
+        if trained is None:
+            return None
+        return finished_run(
+            config,
+            *trained,
+            splits=[split_paths(config, split) for split in self.splits],
+            folder=Path(self.comparison.output),
+            name=planned.slug,
+            gallery=self.comparison.gallery,
+        )
+
+    def _identity(self, arm: ComparedArm, seed: int, steps: int, data: list[str]) -> dict[str, Any]:
+        config = flat_keys(self.config(arm, seed, steps=steps).model_dump(mode="json"))
+        kept = {key: value for key, value in config.items() if key not in FREE_TO_CHANGE}
+        return {
+            **kept,
+            "threads": self.comparison.threads,
+            "splits": self.comparison.splits,
+            "annotations": data,
+        }
+
+    def _digest(self, split: Split | None) -> list[str]:
+        return [sha256_of(split_paths(self.shared, split)[0])[:16]]
+
+    def _parse(self, overrides: dict[str, Any], *, seed: int, folder: str, name: str) -> Config:
+        path = self.source.parent / self.comparison.experiment
+        tree = deepcopy(self._experiment)
+        for key, value in {**self.comparison.overrides, **overrides}.items():
+            _override(tree, key, value)
+        tree |= {"seed": seed, "output": str(self.work / folder)}
+        return parse_config(
+            with_data_root(tree, self.data_root), source=f"{self.source}, {name}, with {path.name}"
+        )
+
+    @cached_property
+    def _experiment(self) -> dict[str, Any]:
+        return read_tree(self.source.parent / self.comparison.experiment)
+
+
+def _override(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a key; a section's keys are set one by one, but a choice, which has a name, is replaced as a whole."""
+    if isinstance(value, dict) and value and "name" not in value:
+        for part, inner in value.items():
+            _override(tree, f"{key}.{part}", inner)
+    else:
+        set_key(tree, key, deepcopy(value))

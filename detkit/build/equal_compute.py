@@ -1,0 +1,36 @@
+"""How long each arm of a comparison may train: what scans cost is paid with steps."""
+
+from itertools import islice
+
+from detkit.bootstrap.bootstrapping import Bootstrapping
+from detkit.bootstrap.compute import affordable_steps
+from detkit.build.run import build_run
+from detkit.config import Config
+from detkit.training.loop import STEP_PASSES, Run
+
+SAMPLED_STEPS = 8
+"""From whose canvases the cost of a step is estimated; where all images come out in one size, it is exact."""
+
+
+def compute_budget(config: Config) -> float:
+    """What a run costs, in forward passes per canvas pixel."""
+    run = build_run(config, resumed=True)
+    return run.plan.steps * step_cost(config, run)
+
+
+def steps_within(config: Config, budget: float) -> int:
+    """The steps that a run may take to cost no more than a budget, the scans of all its rounds included.
+
+    Raises:
+        ConfigError: the scans leave nothing for training.
+    """
+    run = build_run(config, resumed=True)
+    scans = run.at_pause.charge() if isinstance(run.at_pause, Bootstrapping) else 0
+    return affordable_steps(budget, step=step_cost(config, run), scans=scans)
+
+
+def step_cost(config: Config, run: Run) -> float:
+    """What a whole step costs, canvases of crops included, which the first steps lack."""
+    batches = list(islice(run.batches_from(0), SAMPLED_STEPS * run.plan.accumulate))
+    pixels = sum(images.canvas_pixels for images, _ in batches) / sum(len(images) for images, _ in batches)
+    return STEP_PASSES * pixels * config.training.batch_size * run.plan.accumulate

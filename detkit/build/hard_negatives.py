@@ -1,0 +1,115 @@
+"""The hardest negatives of a run as small pictures, for the report."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from detkit.bootstrap.bootstrapping import Bootstrapping
+from detkit.build.data import split_paths
+from detkit.config import Config
+from detkit.data.coco import read_coco
+from detkit.data.images import read_image
+from detkit.evaluation.comparison_results import HardNegative
+from detkit.files import written_whole
+from detkit.training.loop import Run
+
+SIDE = 72
+"""Pixels of the longer side of a picture."""
+QUALITY = 80
+CONTEXT = 2.0
+"""Sides of what is shown of a region, as a multiple of the region's."""
+FOLDER = "crops"
+"""Of the pictures, in that of the comparison."""
+
+
+@dataclass(frozen=True)
+class _Hard:
+    score: float
+    round: int
+    source: str
+    """The file, as the data root's folder names it."""
+    class_name: str
+    file: Path
+    box: np.ndarray | None
+    """Of a region, xyxy in pixels of the file; None where the file is a crop."""
+
+
+def write_hardest(config: Config, run: Run, folder: Path, name: str, *, count: int) -> list[HardNegative]:
+    """Write the mined negatives that score highest at the end of a run, crops and regions alike.
+
+    Args:
+        config: the run's.
+        run: one that has ended.
+        folder: of the comparison.
+        name: what the names of the pictures begin with.
+        count: how many.
+    """
+    if not isinstance(run.at_pause, Bootstrapping):
+        return []
+    found = [*_crops(config, run.at_pause, len(run.plan.pauses)), *_regions(config, run.at_pause)]
+    found.sort(key=lambda hard: -hard.score)
+    hardest = []
+    for number, hard in enumerate(found[:count], 1):
+        picture = f"{FOLDER}/{name}-{number:02}.jpg"
+        pixels = read_image(hard.file) if hard.box is None else _around(read_image(hard.file), hard.box)
+        with written_whole(folder / picture) as partial:
+            partial.write_bytes(_as_jpeg(pixels))
+        hardest.append(HardNegative(picture, hard.source, hard.class_name, round(hard.score, 4), hard.round))
+    return hardest
+
+
+def _crops(config: Config, bootstrapping: Bootstrapping, pauses: int) -> Iterator[_Hard]:
+    if bootstrapping.scans is None:
+        return
+    crops = bootstrapping.crops(pauses)
+    truth = next(iter(bootstrapping.scans.pools.values())).ground_truth
+    names = dict(zip(truth.category_ids, truth.class_names, strict=True))
+    for row in range(len(crops)):
+        yield _Hard(
+            score=float(crops.scores[row]),
+            round=int(crops.rounds[row]),
+            source=_short(config, str(crops.sources[row])),
+            class_name=names[int(crops.category_ids[row])],
+            file=bootstrapping.scans.crops_folder / str(crops.files[row]),
+            box=None,
+        )
+
+
+def _regions(config: Config, bootstrapping: Bootstrapping) -> Iterator[_Hard]:
+    if bootstrapping.regions is None:
+        return
+    file, folder = split_paths(config, config.data.train)
+    annotations = read_coco(file, config.data.classes)
+    only = annotations.class_names[0] if len(annotations.class_names) == 1 else "an object"
+    for image_id, name in zip(annotations.image_ids.tolist(), annotations.file_names.tolist(), strict=True):
+        regions = bootstrapping.regions.of(image_id)
+        rows = zip(regions.scores.tolist(), regions.rounds.tolist(), regions.boxes.numpy(), strict=True)
+        # Those of round 0 were drawn by chance.
+        for score, round_, box in rows:
+            if round_ > 0:
+                yield _Hard(score, round_, _short(config, str(folder / name)), only, folder / name, box)
+
+
+def _short(config: Config, file: str) -> str:
+    """A file's name below the data root."""
+    root = Path(config.data.root or ".")
+    path = Path(file)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def _around(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """A region with what is beside it, as far as the image goes."""
+    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) * CONTEXT / 2
+    x1, y1 = np.maximum(np.floor(centre - half), 0).astype(int)
+    x2, y2 = np.ceil(centre + half).astype(int)
+    return image[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)]
+
+
+def _as_jpeg(pixels: np.ndarray) -> bytes:
+    scale = min(1.0, SIDE / max(pixels.shape[:2]))
+    size = tuple(max(1, round(side * scale)) for side in pixels.shape[1::-1])
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()

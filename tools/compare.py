@@ -1,0 +1,71 @@
+"""Compare ways to train at equal compute: arms by seeds, and one report with the verdict."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from detkit.build.compared_results import write_results
+from detkit.build.comparison import ComparedArms
+from detkit.comparison.running import make_runs, missing_runs
+from detkit.config import load_comparison
+from detkit.console import run_tool, say
+
+EXAMPLES = """examples:
+  python tools/compare.py configs/compare/demo.yaml
+  python tools/compare.py configs/compare/demo.yaml seeds=[0] output=results/try        # a first look
+  python tools/compare.py configs/compare/bloodcells-sparse.yaml --data-root ~/data
+  python tools/compare.py configs/compare/demo.yaml --report                            # of what is finished
+
+Every arm may spend what the shared experiment costs; what scans for negatives cost is paid with training steps. Runs
+that are finished are kept in the output folder as small files, so stop it when you like, and begin it again: runs go on
+where they were. Begin it in several terminals, or on machines that share the folders, and each run is made once.
+The output folder receives report.html (look at it), results.json, table.md and the configuration.
+"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", type=Path, help="YAML file, see configs/compare/")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="any key of the comparison, e.g. seeds=[0,1]"
+    )
+    parser.add_argument(
+        "--data-root", metavar="DIR", help="folder that the experiment's data paths start from"
+    )
+    parser.add_argument(
+        "--work", type=Path, metavar="DIR", help="where runs are made; runs/compare/NAME where not given"
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="make no run, only the report of what is finished"
+    )
+    return parser.parse_intermixed_args()
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    comparison = load_comparison(arguments.config, arguments.overrides)
+    torch.set_num_threads(comparison.threads)
+    folder = Path(comparison.output)
+    work = arguments.work or Path("runs", "compare", folder.name)
+    arms = ComparedArms(comparison, arguments.config, work, arguments.data_root)
+    planned = arms.plan()
+    if not arguments.report and not make_runs(folder, work, planned, arms.make):
+        say("stopped and saved; the same command goes on")
+        return 130
+    missing = missing_runs(folder, planned)
+    if missing and not arguments.report:
+        say(
+            f"{len(missing)} runs are being made by other processes; the one that ends last writes the report"
+        )
+        return 0
+    write_results(arms, planned)
+    say(f"the report of {len(planned) - len(missing)} of {len(planned)} runs: {folder / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
