@@ -101,19 +101,15 @@ class Bootstrapping:
     ) -> FinishedRound:
         recall = metrics[self.watch.recall] if self.watch and metrics else None
         undone = loses(recall, before, tolerance=self.settings.lost_recall)
-        part = sum(not one.undone for one in before) % self.settings.parts
-        found = ScanResult(negatives=len(self.crops(number - 1)))
         noted = 0 if self.regions is None else self.regions.noted
-        joined, charged = 0, self.watch.charge if self.watch else 0
+        part = sum(not one.undone for one in before) % self.settings.parts
         if undone:
             self.learner.load_state_dict(torch.load(self.folder / KEPT, weights_only=True))
+            joined, found = 0, ScanResult(negatives=len(self.crops(number - 1)))
         else:
-            joined = 0 if self.regions is None else self.regions.end_round()
-            if self.scans:
-                # Without the folder's name, which a run that is gone on with may change.
-                found = self.scans.run(number, part, _last_scan(before), f"step {position.step}")
-                charged += self.scans.charge(part)
+            joined, found = self._mine(number, part, position.step, before)
             self._keep()
+        charged = (self.watch.charge if self.watch else 0) + found.charge
         round_ = FinishedRound(
             number=number,
             step=position.step,
@@ -134,6 +130,14 @@ class Bootstrapping:
             reason=undone,
         )
         return round_ if undone else self._last_or_not([*before, round_])
+
+    def _mine(self, number: int, part: int, step: int, before: list[FinishedRound]) -> tuple[int, ScanResult]:
+        """How many regions joined, and what scans found."""
+        joined = 0 if self.regions is None else self.regions.end_round()
+        if self.scans is None:
+            return joined, ScanResult()
+        # Without the folder's name, which a run that is gone on with may change.
+        return joined, self.scans.run(number, part, _last_scan(before), f"step {step}")
 
     def _last_or_not(self, rounds: list[FinishedRound]) -> FinishedRound:
         settings = self.settings

@@ -29,6 +29,8 @@ class ScanResult:
     """Those that joined."""
     negatives: int = 0
     """Crops of the set after the round."""
+    charge: int = 0
+    """What the scans cost, in forward passes per canvas pixel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +88,7 @@ class Scans:
             false_positives=sum(summary["detections"].get("background", 0) for summary in summaries),
             crops=sum(summary["kept"] for summary in summaries),
             negatives=len(negatives.crops),
+            charge=self.charge(part),
         )
 
     @property

@@ -77,11 +77,12 @@ def _finished_arms(arms: ComparedArms, planned: Sequence[PlannedRun]) -> list[Fi
 
 
 def _config_text(arms: ComparedArms, planned: Sequence[PlannedRun], name: str) -> str:
-    """An arm's configuration for its first seed, without the folder where somebody keeps the data."""
+    """An arm's configuration for its first seed, without the folders where somebody has the data and the runs."""
     arm = next(arm for arm in arms.comparison.arms if arm.name == name)
     first = next(one for one in planned if one.arm == name)
     config = arms.config(arm, first.seed, steps=first.identity["training.steps"])
-    return dump_config(config.model_copy(update={"data": config.data.model_copy(update={"root": None})}))
+    data = config.data.model_copy(update={"root": None})
+    return dump_config(config.model_copy(update={"data": data, "output": first.slug}))
 
 
 def _ground_truth(arms: ComparedArms) -> GroundTruth:

@@ -4,6 +4,8 @@ from itertools import islice
 
 from detkit.bootstrap.bootstrapping import Bootstrapping
 from detkit.bootstrap.compute import affordable_steps
+from detkit.build.background import background_counts
+from detkit.build.rounds import bootstrap_settings
 from detkit.build.run import build_run
 from detkit.config import Config
 from detkit.training.loop import STEP_PASSES, Run
@@ -26,7 +28,21 @@ def steps_within(config: Config, budget: float) -> int:
     """
     run = build_run(config, resumed=True)
     scans = run.at_pause.charge() if isinstance(run.at_pause, Bootstrapping) else 0
-    return affordable_steps(budget, step=step_cost(config, run), scans=scans)
+    step = step_cost(config, run)
+    steps = affordable_steps(budget, step=step, scans=scans)
+    # Steps that have no canvases yet cost less, and what they leave pays for more of them.
+    while (steps + 1) * step - _saved(config, steps + 1) * step + scans <= budget:
+        steps += 1
+    return steps
+
+
+def _saved(config: Config, steps: int) -> float:
+    """How many whole steps the steps before the first crops save, for they have no canvases in their place yet."""
+    settings = bootstrap_settings(config)
+    counts = background_counts(config)
+    if settings is None or counts.pool or not counts.canvases:
+        return 0.0
+    return settings.pauses(steps)[0] * counts.canvases / (counts.images + counts.canvases)
 
 
 def step_cost(config: Config, run: Run) -> float:

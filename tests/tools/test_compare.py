@@ -1,0 +1,188 @@
+"""tools/compare.py from its file to the report: equal compute, the same arm under two names, resuming, refusals."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+import compare
+
+from detkit.comparison.finished import load_finished
+from detkit.config import load_comparison
+from detkit.errors import ConfigError
+
+CROSS_ENTROPY = {"loss.alpha": None, "loss.gamma": 0.0}
+MINED = {
+    "selection": {"name": "mined", "threshold": 0.001},
+    "bootstrap": {
+        "rounds": [0.3, 0.6],
+        "parts": 2,
+        "crops": {"sources": ["train"], "threshold": 0.001, "share": 0.25},
+    },
+    "postprocess.score_threshold": 0.001,
+}
+ARMS = [
+    {"name": "focal"},
+    {"name": "focal again", "seeds": [0, 1]},
+    {"name": "bootstrapped", "overrides": {**CROSS_ENTROPY, **MINED}},
+]
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
+    return compare.main()
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory, write_tiny_config):
+    """A comparison's file, and its output and work folders."""
+    folder = tmp_path_factory.mktemp("comparison")
+    write_tiny_config(folder)
+    tree = {
+        "title": "Squares",
+        "output": str(folder / "results"),
+        "experiment": "tiny.yaml",
+        "overrides": {"training.steps": 20, "data.workers": 0},
+        "arms": ARMS,
+        "seeds": [0, 1],
+        "splits": ["val"],
+        "resamples": 50,
+        "pictures": 2,
+        "gallery": 3,
+    }
+    (folder / "squares.yaml").write_text(yaml.safe_dump(tree))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(comparison):
+    """The folder of a comparison that was left alone."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert run(monkeypatch, comparison / "squares.yaml", "--work", comparison / "work") == 0
+    return comparison / "results"
+
+
+@pytest.fixture(scope="module")
+def tree(results):
+    return json.loads((results / "results.json").read_text())
+
+
+def test_every_file_that_people_read_is_there(results):
+    report = (results / "report.html").read_text()
+    assert "Squares" in report
+    assert "bootstrapped" in report
+    assert (results / "table.md").read_text().startswith("## Squares")
+    assert load_comparison(results / "comparison.yaml").title == "Squares"
+    assert len(list((results / "pictures").iterdir())) == 2
+    assert len(list((results / "crops").glob("bootstrapped-*.jpg"))) == 2 * 3
+    assert len(list((results / "finished").iterdir())) == 6
+
+
+def test_an_arm_under_two_names_shows_no_difference(tree):
+    """The same seed gives the same numbers, run for run and in every metric."""
+    first, second = (
+        next(arm for arm in tree["arms"] if arm["name"] == name) for name in ("focal", "focal again")
+    )
+    for one, other in zip(first["runs"], second["runs"], strict=True):
+        assert one["metrics"] == other["metrics"]
+        assert one["learning"] == other["learning"]
+    differences = [
+        one for one in tree["differences"] if {one["first"], one["second"]} == {"focal", "focal again"}
+    ]
+    assert differences
+    for one in differences:
+        assert not one["shown"]
+        assert one["value"] in (0, None)
+
+
+def test_seeds_differ(tree):
+    first, second = tree["arms"][0]["runs"]
+    assert first["metrics"] != second["metrics"]
+
+
+def test_scans_are_paid_with_steps(tree, comparison):
+    """20 steps of 4 images of 64 x 64 are the budget; both rounds scan 11 of the 22 training images."""
+    step, scan = 3 * 4 * 64 * 64, 11 * 64 * 64
+    arms = {arm["name"]: arm for arm in tree["arms"]}
+    for run in arms["focal"]["runs"]:
+        assert run["compute"] == {"training": 20 * step, "mining": 0}
+    # 18 steps and a third are left for training. A quarter of each of the first five is saved, which pays for 19.
+    for run in arms["bootstrapped"]["runs"]:
+        # One of the four images of a step is a canvas, as soon as there are crops: after the first round, step 6.
+        assert run["compute"] == {"training": (6 * 3 / 4 + 13) * step, "mining": 2 * scan}
+        assert sum(run["compute"].values()) <= 20 * step
+        assert [one["number"] for one in run["rounds"]] == [1, 2]
+        assert run["learning"][-1]["compute"] == sum(run["compute"].values())
+
+
+def test_nothing_tells_where_somebody_keeps_the_data(results, comparison, tiny_coco):
+    for name in ("results.json", "report.html", "table.md"):
+        assert str(tiny_coco) not in (results / name).read_text()
+    for file in (results / "finished").iterdir():
+        assert str(tiny_coco) not in json.dumps(load_finished(file)[1])
+
+
+def test_what_is_finished_is_not_made_again(results, comparison, monkeypatch, capsys):
+    before = {file.name: os.stat(file).st_mtime_ns for file in (results / "finished").iterdir()}
+    report = (results / "results.json").read_bytes()
+    assert run(monkeypatch, comparison / "squares.yaml", "--work", comparison / "nowhere") == 0
+    assert {file.name: os.stat(file).st_mtime_ns for file in (results / "finished").iterdir()} == before
+    assert (results / "results.json").read_bytes() == report
+    assert "epoch" not in capsys.readouterr().out
+
+
+def test_a_stopped_run_goes_on_and_gives_the_same(results, comparison, tmp_path, monkeypatch):
+    from detkit.training.learner import Learner
+
+    take_step = Learner.step
+    command = (comparison / "squares.yaml", f"output={tmp_path}", "--work", tmp_path / "work", "seeds=[0]")
+
+    def killed(self, batches, step):
+        if step == 11:
+            raise SystemError("killed")
+        return take_step(self, batches, step)
+
+    arms = [ARMS[2]]
+    command += (f"arms={json.dumps(arms)}",)
+    monkeypatch.setattr(Learner, "step", killed)
+    with pytest.raises(SystemError):
+        run(monkeypatch, *command)
+    monkeypatch.setattr(Learner, "step", take_step)
+    assert run(monkeypatch, *command) == 0
+    runs = [load_finished(folder / "finished" / "bootstrapped-0.npz")[0] for folder in (tmp_path, results)]
+    for name in ("image_ids", "boxes", "scores", "category_ids"):
+        first, second = (getattr(one.detections, name) for one in runs)
+        assert (first == second).all()
+    assert runs[0].compute == runs[1].compute
+    assert runs[0].rounds == runs[1].rounds
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seeds=[0,0]", "seeds: 0 is there more than once"),
+        ("arms=[{name: a},{name: a}]", "arms: the name 'a' is there more than once"),
+        ("arms=[{name: A 1},{name: a-1}]", "another arm's files would be called a-1 too"),
+        ("arms=[{name: a, overrides: {loss.gama: 2}}]", "arm 'a'.*gama: there is no such key"),
+        ("splits=[train]", "splits"),
+        ("experiment=none.yaml", "none.yaml: cannot be read"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(comparison, tmp_path, monkeypatch, override, message):
+    with pytest.raises(ConfigError, match=rf"(?s){message}"):
+        run(monkeypatch, comparison / "squares.yaml", override, f"output={tmp_path}", "--work", tmp_path)
+
+
+def test_scans_that_cost_more_than_the_budget_are_refused(comparison, tmp_path, monkeypatch):
+    arms = [{"name": "a", "overrides": {**MINED, "training.batch_size": 4, "bootstrap.parts": 1}}]
+    with pytest.raises(
+        ConfigError, match="take fewer rounds, divide the pool into more parts, or train for longer"
+    ):
+        run(
+            monkeypatch, comparison / "squares.yaml", f"arms={json.dumps(arms)}", "overrides.training.steps=4",
+            f"output={tmp_path}", "--work", tmp_path, "overrides.schedule.warmup_steps=1",
+        )  # fmt: skip
