@@ -1,4 +1,5 @@
-# make demo        set everything up, train and evaluate a detector on real faces, draw pictures (about 5 minutes)
+# make demo        set everything up, train and evaluate a detector on real faces, draw pictures, and compare three ways
+#                  to train it (about 10 minutes)
 # make test        set everything up and run lint, types and tests
 # make wheel       build the one wheel, for any Python >= 3.11 and torch >= 2.10
 # make test-wheel  build it, and test its ops beside other releases of torch, in environments of their own
@@ -37,6 +38,9 @@ demo: .venv/installed-demo .venv/built
 	@echo "  runs/demo/metrics.json   what it scores on the validation images"
 	@echo "  runs/demo/curves.png     its training"
 	@echo "  runs/demo/pictures/      its detections, contact_sheet.png first"
+	@echo
+	$(BIN)/python tools/compare.py configs/compare/demo-quick.yaml
+	@echo "Open runs/demo/comparison/report.html: cross entropy, focal loss and bootstrapping at equal compute."
 
 test: lint
 	$(BIN)/python -m pytest

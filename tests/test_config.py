@@ -107,6 +107,57 @@ def test_impossible_values(smallest, override, message):
         load_config(smallest, [override])
 
 
+BACKGROUND = "data.background={images: empty, state: verified-empty, share: 0.25}"
+MINED = "selection={name: mined}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([MINED], r"selection mined needs rounds of bootstrapping; add bootstrap=\{\}"),
+        (
+            ["bootstrap={}"],
+            "bootstrap has nothing to mine; take the selection mined, or give bootstrap.crops",
+        ),
+        (
+            [MINED, "bootstrap={crops: {}}"],
+            "bootstrap.crops.sources has pool, but there is no data.background",
+        ),
+        (["bootstrap.crops.sources=[train, pool]"], "sources has pool, but there is no data.background"),
+        (["bootstrap.crops.sources=[]"], "bootstrap.crops.sources: list should have at least 1 item"),
+        (
+            ["bootstrap.crops={sources: [val]}"],
+            r"bootstrap\.crops\.sources\.0: input should be 'pool' or 'train'",
+        ),
+        ([MINED, "bootstrap.rounds=[0.5, 1.0]"], r"bootstrap\.rounds\.1: input should be less than 1"),
+        ([MINED, "bootstrap.start=cold"], r"bootstrap\.start: input should be 'warm' or 'scratch'"),
+        (
+            [MINED, "bootstrap.lost_recall=2"],
+            r"bootstrap\.lost_recall: input should be less than or equal to 1",
+        ),
+        (["data.background={images: empty, share: 0.5}"], r"data\.background\.state: is missing"),
+        ([BACKGROUND, "data.background.share=1.0"], r"data\.background\.share: input should be less than 1"),
+    ],
+)
+def test_bootstrapping_that_cannot_be(smallest, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(smallest, overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [MINED, "bootstrap={}"],
+        ["bootstrap={crops: {sources: [train]}}"],
+        [MINED, BACKGROUND, "bootstrap={crops: {sources: [pool, train], threshold: 0.3}}"],
+    ],
+    ids=["regions", "crops", "both"],
+)
+def test_each_kind_of_mining_can_be_had_alone(smallest, overrides):
+    config = load_config(smallest, overrides)
+    assert parse_config(config.model_dump(mode="json"), source="checkpoint") == config
+
+
 def test_exponents_without_a_point_are_numbers(smallest):
     text = smallest.read_text() + "optimiser: {learning_rate: 1e-3, weight_decay: 5E-4}\n"
     smallest.write_text(text)

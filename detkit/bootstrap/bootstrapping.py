@@ -6,6 +6,7 @@ object of JSON with the fields of ``FinishedRound``. Every part follows from the
 that are written whole, so that a round that was interrupted anywhere and is done again ends as if it had not been.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,11 +69,11 @@ class Bootstrapping:
         before = self.rounds(number - 1)
         if before and before[-1].last:
             return None
-        metrics = self.watch.measure() if self.watch else None
+        metrics = _finite(self.watch.measure()) if self.watch else None
         round_ = self._end(number, position, before, metrics)
         write_json(self._file(number), asdict(round_))
         position.compute = round_.compute
-        if self.fresh is not None and not round_.last:
+        if self.fresh is not None:
             self.learner.load_state_dict({**self.fresh(), "criterion": self.learner.criterion.state_dict()})
         say(round_.in_words())
         return {name: value for name, value in asdict(round_).items() if name not in ("metrics", "before")}
@@ -152,6 +153,14 @@ class Bootstrapping:
 
     def _file(self, number: int) -> Path:
         return self.folder / f"round_{number:03}.json"
+
+
+def _finite(metrics: Metrics) -> Metrics:
+    """The same, with None for what is not finite, as a validation loss may be: JSON has no such numbers."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in metrics.items()
+    }
 
 
 def _last_scan(rounds: list[FinishedRound]) -> int:

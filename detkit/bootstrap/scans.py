@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from detkit.bootstrap.compute import scan_compute
+from detkit.errors import ConfigError
 from detkit.evaluation.detection_errors import IgnoreRegions
 from detkit.mining.negative_set import MinedCrops, NegativeSet
 from detkit.mining.pool import Pool
@@ -39,6 +40,9 @@ class Scans:
 
     Crops of all sources make one set: the scans of a round follow one another, and each adds to what the one before
     left. Round ``n`` of source ``name`` has the folder ``name_n`` (see ``mining.round``).
+
+    Raises:
+        ConfigError: a pool has fewer images than parts.
     """
 
     root: Path
@@ -55,6 +59,14 @@ class Scans:
     input_size: InputSize
     source: Callable[[Pool, str], MiningSource]
     """The detector as it is now over a pool; the text names it in the records."""
+
+    def __post_init__(self) -> None:
+        for pool in self.pools.values():
+            if len(pool) < self.parts:
+                raise ConfigError(
+                    f"bootstrap.parts: {self.parts} parts of the {len(pool)} images of {pool.name} leave some empty; "
+                    "take fewer"
+                )
 
     def run(self, number: int, part: int, before: int, name: str) -> ScanResult:
         """Do the scans of a round, or go on with them where they were interrupted.

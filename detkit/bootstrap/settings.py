@@ -44,6 +44,11 @@ class BootstrapSettings:
                 (self.least_acceptance >= 0, f"least_acceptance {self.least_acceptance}: at least 0"),
                 (0 <= self.most_compute <= 1, f"most_compute {self.most_compute}: from 0 to 1"),
                 (0 <= self.lost_recall <= 1, f"lost_recall {self.lost_recall}: from 0 to 1"),
+                (
+                    self.start == "warm" or (self.least_acceptance == 0 and self.most_compute == 1),
+                    f"start {self.start}: each round begins anew at a step that is set beforehand, so that none can be "
+                    "left out by least_acceptance or most_compute",
+                ),
                 (self.false_positives > 0, f"false_positives {self.false_positives}: more than 0"),
             )
             if not right

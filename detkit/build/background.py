@@ -148,7 +148,8 @@ def background_parts(
         dataset = CanvasDataset(crops, folder, canvas, transform, seed=config.seed)
         parts.append(BackgroundPart(dataset, len(dataset), canvases))
     if pool is not None and counts.pool > canvases:
-        # Places in a pool that may hold objects are not remembered: they could be one.
+        # What fires in a pool that may hold objects is not noted, for it may be one: there all background counts, as in
+        # every other arm, but for what scans have set aside.
         tracked = config.selection.name == "mined" and pool.state == "verified-empty"
         images = PoolDataset(pool, transform, seed=config.seed, tracked=tracked, ignore=suspects)
         parts.append(BackgroundPart(images, len(images), counts.pool - canvases))

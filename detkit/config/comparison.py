@@ -58,6 +58,17 @@ class ComparisonConfig(Section):
                 raise ValueError(f"{what} {repeated[0]!r} is there more than once")
         return self
 
+    @model_validator(mode="after")
+    def _enough_resamples(self) -> "ComparisonConfig":
+        # The least p value is 2 / (resamples + 1), and Holm's correction multiplies it by the number of pairs.
+        pairs = len(self.arms) * (len(self.arms) - 1) // 2
+        least = 40 * pairs
+        if self.resamples < least:
+            raise ValueError(
+                f"resamples: {self.resamples} can show no difference among {pairs} pairs of arms; take {least} or more"
+            )
+        return self
+
     def seeds_of(self, arm: ComparedArm) -> list[int]:
         """The seeds that an arm is trained with."""
         return arm.seeds or self.seeds

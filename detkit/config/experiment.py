@@ -53,4 +53,9 @@ class Config(Section):
         crops = None if self.bootstrap is None else self.bootstrap.crops
         if crops is not None and "pool" in crops.sources and self.data.background is None:
             raise ValueError("bootstrap.crops.sources has pool, but there is no data.background")
+        if crops is not None and isinstance(crops.threshold, str) and "pool" in crops.sources:
+            raise ValueError(
+                f"bootstrap.crops.threshold: {crops.threshold} is a percentile of the scores of true positives, which "
+                "a pool has none of; give a score such as 0.1"
+            )
         return self

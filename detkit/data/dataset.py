@@ -95,6 +95,7 @@ class DetectionDataset(Dataset[Sample]):
             image, boxes, kept, affine = self.transform(
                 image, annotations.boxes[rows], sample_seed(self.seed, key), crowd
             )
+            tracked = tracked_target(annotations.image_ids[index], affine) if self.tracked else None
         except ConfigError as error:
             raise ConfigError(f"{error} (image {file_name}, epoch {key.epoch})") from error
         crowd = crowd[kept]
@@ -104,8 +105,8 @@ class DetectionDataset(Dataset[Sample]):
             labels=torch.from_numpy(labels[~crowd].astype(np.int64)),
             ignore_regions=torch.from_numpy(boxes[crowd]),
         )
-        if self.tracked:
-            target |= tracked_target(annotations.image_ids[index], affine)
+        if tracked is not None:
+            target |= tracked
         return Sample(
             image=_to_tensor(image),
             target=target,

@@ -16,7 +16,7 @@ from detkit.data.coco import read_coco
 from detkit.data.dataset import Sample, SampleKey, sample_seed, tracked_target
 from detkit.data.images import find_images, inspect_image, read_image
 from detkit.data.transforms import Transform
-from detkit.errors import DataError
+from detkit.errors import ConfigError, DataError
 from detkit.evaluation import GroundTruth, read_ground_truth
 from detkit.evaluation.detection_errors import IgnoreRegions
 from detkit.structures import Target
@@ -247,16 +247,20 @@ class PoolDataset(Dataset[Sample]):
         original = self.pool.read(key.image)
         ignored = self.ignore.boxes[self.ignore.image_ids == self.pool.ground_truth.image_ids[key.image]]
         crowd = np.ones(len(ignored), dtype=bool)
-        image, regions, _, affine = self.transform(
-            original, ignored.astype(np.float32), sample_seed(self.seed, key), crowd
-        )
+        try:
+            image, regions, _, affine = self.transform(
+                original, ignored.astype(np.float32), sample_seed(self.seed, key), crowd
+            )
+            tracked = tracked_target(-1 - key.image, affine) if self.tracked else None
+        except ConfigError as error:
+            raise ConfigError(f"{error} (image {self.pool.files[key.image]}, epoch {key.epoch})") from error
         target = Target(
             boxes=torch.zeros((0, 4)),
             labels=torch.zeros(0, dtype=torch.int64),
             ignore_regions=torch.from_numpy(regions),
         )
-        if self.tracked:
-            target |= tracked_target(-1 - key.image, affine)
+        if tracked is not None:
+            target |= tracked
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1),
             target=target,

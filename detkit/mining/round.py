@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from detkit.console import warn
 from detkit.errors import ConfigError
 from detkit.files import write_json
 from detkit.mining.candidates import Candidate, holds
@@ -125,12 +126,13 @@ def mine(told: MiningRound) -> MinedRound:
 
     Raises:
         DataError: an image or a file of the round cannot be used, the round was begun with something else, or the
-            threshold is a percentile of the scores of true positives, and the pool has no object.
+            threshold is a percentile of the scores of true positives, and the pool has no object. Where it has, but
+            none was found, as by a detector that has just begun to learn, nothing is mined.
     """
     if not len(told.source.pool.ground_truth):
         told.settings.least_score(np.zeros(0))
     lines = run_scan(_scan(told), told.folder / SCAN, told.source.detect)
-    threshold = told.settings.least_score(_true_positives(lines))
+    threshold = _least_score(told, lines)
     candidates = [_above(candidate, threshold) for line in lines for candidate in line.candidates]
     writer = CropWriter(
         told.source.pool,
@@ -148,7 +150,9 @@ def mine(told: MiningRound) -> MinedRound:
         known_hashes=told.negatives.crops.hashes,
     )
     settled = [candidate for candidate in candidates if candidate.decision != Decision.PENDING]
-    return _record(told, lines, [*chosen.decided, *settled], chosen.hashes, writer)
+    return _record(
+        told, lines, [*chosen.decided, *settled], chosen.hashes, writer=writer, threshold=threshold
+    )
 
 
 def negatives_before(root: Path, number: int, *, capacity: int | None, label: str = "round") -> NegativeSet:
@@ -211,6 +215,17 @@ def _true_positives(lines: Sequence[ScannedImage]) -> np.ndarray:
     return np.array([score for line in lines for score in line.true_positives])
 
 
+def _least_score(told: MiningRound, lines: Sequence[ScannedImage]) -> float:
+    scores = _true_positives(lines)
+    if isinstance(told.settings.threshold, str) and not len(scores):
+        warn(
+            f"threshold {told.settings.threshold}: no object was found in the images that were scanned, so that "
+            "nothing is mined; a score such as 0.1 would do without"
+        )
+        return 1.0
+    return told.settings.least_score(scores)
+
+
 def _scan(told: MiningRound) -> Scan:
     return Scan(
         pool=told.source.pool,
@@ -235,7 +250,9 @@ def _record(
     lines: list[ScannedImage],
     candidates: list[Candidate],
     hashes: np.ndarray,
+    *,
     writer: CropWriter,
+    threshold: float,
 ) -> MinedRound:
     """Update the set and write all files; ``hashes`` are those of the kept candidates, in their order."""
     windows = _windows_in_source(candidates, lines)
@@ -260,7 +277,6 @@ def _record(
         write_quarantine(told.quarantine, told.source.pool, suspects, sizes, told.number)
     negatives.save(told.folder / NEGATIVES)
     write_coco_negatives(told.coco, negatives.crops, truth.class_names, truth.category_ids)
-    threshold = told.settings.least_score(_true_positives(lines))
     summary = {
         **summarise(lines, candidates, threshold=threshold),
         **told.identity,

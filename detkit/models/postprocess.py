@@ -53,7 +53,10 @@ class PostProcess:
         ]
         boxes, labels, scores = (torch.cat(parts) for parts in zip(*levels, strict=True))
         order = scores.argsort(descending=True, stable=True)
-        boxes, labels, scores = clip(boxes[order], size), labels[order], scores[order]
+        boxes = clip(boxes[order], size)
+        # A box on the padding alone has nothing of the image, and must not take a real one's place.
+        within = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        boxes, labels, scores = boxes[within], labels[order][within], scores[order][within]
         keep = nms_per_class(boxes, labels, scores, self.nms_iou)[: self.detections_per_image]
         return Detections(
             boxes=_to_original(boxes[keep], size, original), labels=labels[keep], scores=scores[keep]

@@ -11,7 +11,7 @@ from detkit.errors import ConfigError
 def finished(number, *, part=0, scanned=100, crops=50, recall=0.5, undone=False, charged=0.0):
     return FinishedRound(
         number=number, step=10 * number, compute=100.0 * number, charged=charged, part=part, scanned=scanned,
-        false_positives=crops, crops=crops, regions=0, negatives=crops, recall=recall, undone=undone,
+        false_positives=crops, crops=crops, seen=0, noted=0, regions=0, negatives=crops, recall=recall, undone=undone,
     )  # fmt: skip
 
 
@@ -31,6 +31,14 @@ def test_all_mistakes_are_told_at_once():
         BootstrapSettings(rounds=(0.5, 0.2), parts=0, least_acceptance=-1, lost_recall=2, false_positives=0)
     for name in ("rounds", "parts", "least_acceptance", "lost_recall", "false_positives"):
         assert f"bootstrap: {name} " in str(error.value)
+
+
+def test_rounds_from_scratch_cannot_end_early():
+    """The schedule begins anew at steps that are set beforehand."""
+    for early in ({"least_acceptance": 0.1}, {"most_compute": 0.5}):
+        with pytest.raises(ConfigError, match="start scratch: each round begins anew"):
+            BootstrapSettings(start="scratch", **early)
+    assert BootstrapSettings(start="warm", most_compute=0.5).most_compute == 0.5
 
 
 def test_mining_that_has_cost_its_share_ends_it():

@@ -103,8 +103,15 @@ def test_a_threshold_from_the_true_positives(make_round):
     assert result.summary["threshold"] == pytest.approx(0.6)
     assert result.negatives.crops.scores.tolist() == pytest.approx([0.8, 0.7, 0.6])
     assert result.summary["decisions"] == {"below threshold": 3, "kept": 3}
-    with pytest.raises(DataError, match="threshold p50: is a percentile"):
-        mine(make_round(DETECTIONS[2:], told=replace(TOLD, threshold="p50"), number=7))
+
+
+def test_a_threshold_from_true_positives_that_are_not_there(make_round, capsys):
+    """A detector that has found no object yet mines nothing, and the next round can go on."""
+    result = mine(make_round(DETECTIONS[2:], told=replace(TOLD, threshold="p50"), number=7))
+    assert "threshold p50: no object was found" in capsys.readouterr().err
+    assert (result.summary["threshold"], result.summary["kept"]) == (1.0, 0)
+    assert set(result.summary["decisions"]) == {"below threshold"}
+    assert len(result.negatives.crops) == 0
 
 
 def test_nothing_found(make_round):

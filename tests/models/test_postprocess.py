@@ -49,7 +49,9 @@ def slow_candidates(
                     level.append((score, k, [xs[0], ys[0], xs[1], ys[1]]))
         level.sort(key=lambda candidate: -candidate[0])
         candidates += level[: settings.candidates_per_level]
-    return sorted(candidates, key=lambda candidate: -candidate[0])
+    # What lies on the padding alone has no area left.
+    within = [one for one in candidates if one[2][2] > one[2][0] and one[2][3] > one[2][1]]
+    return sorted(within, key=lambda candidate: -candidate[0])
 
 
 def slow_detections(outputs, image, size, original, settings: PostProcess) -> list[tuple]:
@@ -137,3 +139,13 @@ def test_nms_never_lets_one_class_suppress_another() -> None:
     boxes = torch.tensor([[-50.0, -50.0, 10.0, 10.0]]).repeat(30, 1)
     labels = torch.arange(30)
     assert nms_per_class(boxes, labels, torch.ones(30), 0.1).tolist() == list(range(30))
+
+
+def test_boxes_on_the_padding_alone_are_none():
+    """Nor do they take the place of others."""
+    anchors = torch.tensor([[0.0, 40.0, 16.0, 60.0], [0.0, 0.0, 16.0, 16.0]])
+    outputs = DenseOutputs(
+        logits=[torch.tensor([[[5.0], [1.0]]])], deltas=[torch.zeros(1, 2, 4)], anchors=[anchors]
+    )
+    (found,) = PostProcess(0.05, 0.5, 1000, 1)(outputs, [(32, 64)], [(32, 64)])
+    assert found["boxes"].tolist() == [[0, 0, 16, 16]]

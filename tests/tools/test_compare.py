@@ -50,7 +50,7 @@ def comparison(tmp_path_factory, write_tiny_config):
         "arms": ARMS,
         "seeds": [0, 1],
         "splits": ["val"],
-        "resamples": 50,
+        "resamples": 120,
         "pictures": 2,
         "gallery": 3,
     }
@@ -169,6 +169,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same(results, comparison, tmp_path,
         ("arms=[{name: A 1},{name: a-1}]", "another arm's files would be called a-1 too"),
         ("arms=[{name: a, overrides: {loss.gama: 2}}]", "arm 'a'.*gama: there is no such key"),
         ("splits=[train]", "splits"),
+        ("resamples=100", "resamples: 100 can show no difference among 3 pairs of arms; take 120 or more"),
         ("experiment=none.yaml", "none.yaml: cannot be read"),
     ],
 )

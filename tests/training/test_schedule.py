@@ -69,3 +69,25 @@ def test_apply_keeps_the_ratio_of_the_groups():
     )
     LearningRateSchedule("constant", 10, warmup_steps=4, warmup_factor=0.0).apply(optimiser, 2)
     assert [group["lr"] for group in optimiser.param_groups] == [pytest.approx(0.05), pytest.approx(0.005)]
+
+
+def factors(schedule):
+    return [schedule.factor(step) for step in range(schedule.steps)]
+
+
+@pytest.mark.parametrize("name", ["constant", "step", "cosine", "one_cycle"])
+def test_a_restart_begins_the_whole_schedule_anew_and_ends_it_where_the_next_begins(name):
+    whole = LearningRateSchedule(name, 100, warmup_steps=5, milestones=[0.5], restarts=(20, 60))
+    parts = [LearningRateSchedule(name, steps, warmup_steps=5, milestones=[0.5]) for steps in (20, 40, 40)]
+    assert factors(whole) == [factor for part in parts for factor in factors(part)]
+
+
+def test_a_cosine_with_restarts_by_hand():
+    schedule = LearningRateSchedule("cosine", 30, final_factor=0.2, restarts=[10])
+    assert [schedule.factor(step) for step in (0, 10)] == [1, 1]
+    assert [schedule.factor(step) for step in (5, 20, 30)] == [pytest.approx(v) for v in (0.6, 0.6, 0.2)]
+
+
+def test_a_round_shorter_than_the_warmup_only_warms_up():
+    schedule = LearningRateSchedule("cosine", 20, warmup_steps=10, warmup_factor=0.0, restarts=[4])
+    assert [schedule.factor(step) for step in (0, 2, 3, 4, 9)] == [0, 0.5, 0.75, 0, 0.5]
