@@ -22,7 +22,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from detkit.build import build_evaluation_transform, build_run
+from detkit.builders import build_evaluation_transform, build_run
 from detkit.config import Config, load_config
 from detkit.console import print_table, run_tool, say
 from detkit.errors import ConfigError

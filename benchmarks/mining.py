@@ -25,7 +25,7 @@ from ops import BUSY, machine
 from step import DTYPES, why_not
 from timing import Call, time_by_turns
 
-from detkit.build import Detector, build_model, mining_source
+from detkit.builders import Detector, build_model, mining_source
 from detkit.config import load_config
 from detkit.console import run_tool, say, warn
 from detkit.devices import Placement, choose_device

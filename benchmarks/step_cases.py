@@ -14,7 +14,7 @@ from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 
-from detkit.build import build_criterion, build_model
+from detkit.builders import build_criterion, build_model
 from detkit.config import Config, load_config
 from detkit.criterion import DetectionCriterion
 from detkit.devices import Placement

@@ -21,10 +21,21 @@ ALLOWED = {
     "inference": WORDS | {"models", "evaluation"},
     "mining": WORDS | {"data", "evaluation"},
     "training": WORDS | {"data", "models", "evaluation", "inference"},
-    "bootstrap": WORDS | {"data", "models", "evaluation", "inference", "mining", "training"},
+    "bootstrap": WORDS | {"evaluation", "negative_regions", "mining", "training"},
     "doctor": {"ops"},
-    "build": WORDS
-    | {"config", "data", "models", "evaluation", "selection", "criterion", "inference", "mining", "training"},
+    "builders": WORDS
+    | {
+        "config",
+        "data",
+        "models",
+        "evaluation",
+        "selection",
+        "negative_regions",
+        "criterion",
+        "inference",
+        "mining",
+    }
+    | {"training", "bootstrap", "comparison"},
 }
 """What each part may import of detkit, besides itself. The words import each other and nothing else."""
 

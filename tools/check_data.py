@@ -5,7 +5,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from detkit.build import build_anchors, build_evaluation_transform, build_training_transform, split_paths
+from detkit.builders import build_anchors, build_evaluation_transform, build_training_transform, split_paths
 from detkit.config import Config, load_config
 from detkit.console import run_tool
 from detkit.data.coco import CocoAnnotations

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from detkit.build.compared_results import write_results
-from detkit.build.comparison import ComparedArms
+from detkit.builders.compared_results import write_results
+from detkit.builders.comparison import ComparedArms
 from detkit.comparison.running import make_runs, missing_runs
 from detkit.config import load_comparison
 from detkit.console import run_tool, say
+from detkit.report.comparison import write_report
 
 EXAMPLES = """examples:
   python tools/compare.py configs/compare/demo.yaml
@@ -62,7 +63,9 @@ def main() -> int:
             f"{len(missing)} runs are being made by other processes; the one that ends last writes the report"
         )
         return 0
-    write_results(arms, planned)
+    for line in write_results(arms, planned).verdict:
+        say(line)
+    write_report(folder)
     say(f"the report of {len(planned) - len(missing)} of {len(planned)} runs: {folder / 'report.html'}")
     return 0
 

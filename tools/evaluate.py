@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from detkit.build import detect_coco, load_detector, split_paths
+from detkit.builders import detect_coco, load_detector, split_paths
 from detkit.config import Evaluation
 from detkit.console import print_table, run_tool, say
 from detkit.evaluation import (

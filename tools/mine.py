@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from detkit.build import build_evaluation_transform, held_out_images, load_detector, mining_source
+from detkit.builders import build_evaluation_transform, held_out_images, load_detector, mining_source
 from detkit.console import print_table, run_tool, say, warn
 from detkit.errors import ConfigError
 from detkit.mining.held_out import refuse_held_out

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 
-from detkit.build import Detector, detect_images, load_detector
+from detkit.builders import Detector, detect_images, load_detector
 from detkit.console import progress, run_tool, say
 from detkit.data.images import find_images, read_image
 from detkit.evaluation import DetectionTable, write_results

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from detkit.build import build_run
+from detkit.builders import build_run
 from detkit.config import dump_config, load_config
 from detkit.console import run_tool, say
 from detkit.files import write_text

@@ -1,6 +1,6 @@
 """The schema of an experiment: one complete, flat YAML file, checked whole before anything runs.
 
-Only the tools and ``detkit.build`` read a configuration; everything else receives plain arguments. Every key
+Only the tools and ``detkit.builders`` read a configuration; everything else receives plain arguments. Every key
 has a range, an unknown key is refused, and all mistakes are reported at once with their full names.
 """
 

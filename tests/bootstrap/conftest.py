@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from detkit.bootstrap.bootstrapping import Bootstrapping
-from detkit.build import build_run
+from detkit.builders import build_run
 from detkit.config import load_config
 from detkit.mining.manifest import read_manifest
 from detkit.mining.negative_set import load_negative_set

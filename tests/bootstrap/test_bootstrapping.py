@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from detkit.bootstrap.rounds import FinishedRound
-from detkit.build import build_run
-from detkit.build.background import background_counts
+from detkit.builders import build_run
+from detkit.builders.background import background_counts
 from detkit.config import load_config
 from detkit.data.transforms import EvaluationTransform
 from detkit.errors import ConfigError

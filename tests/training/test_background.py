@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from detkit.build import build_run
+from detkit.builders import build_run
 from detkit.config import load_config
 from detkit.errors import ConfigError, DataError
 

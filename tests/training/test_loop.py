@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 import torch
 
-from detkit.build import build_run, load_detector
+from detkit.builders import build_run, load_detector
 from detkit.config import load_config
 from detkit.errors import ConfigError, TrainingError, WeightsError
 from detkit.training.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint

@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from detkit.build.compared_run import finished_run, train
-from detkit.build.data import split_paths
-from detkit.build.equal_compute import compute_budget, steps_within
+from detkit.builders.compared_run import finished_run, train
+from detkit.builders.data import split_paths
+from detkit.builders.equal_compute import compute_budget, steps_within
 from detkit.comparison.finished import FinishedRun
 from detkit.comparison.running import PlannedRun, arm_slug
 from detkit.config import (

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from detkit.build.criterion import build_criterion
-from detkit.build.model import build_model, place_model
+from detkit.builders.criterion import build_criterion
+from detkit.builders.model import build_model, place_model
 from detkit.config import Config
 from detkit.console import say
 from detkit.devices import Placement

@@ -1,34 +1,34 @@
-"""From finished runs to results.json, its pictures, the table and the report."""
+"""From finished runs to results.json, its pictures and the table."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from detkit.build.comparison import ComparedArms
-from detkit.build.data import split_paths
+import detkit
+from detkit.builders.comparison import ComparedArms
+from detkit.builders.data import split_paths
 from detkit.comparison import FinishedArm, markdown, summarise
 from detkit.comparison.finished import FinishedRun, load_finished
 from detkit.comparison.pictures import at_equal_recall, choose_images, write_pictures
 from detkit.comparison.running import PlannedRun, finished_file
 from detkit.config import dump_config
-from detkit.console import progress_of, say
+from detkit.console import progress_of
 from detkit.data.coco import read_coco
 from detkit.data.images import read_image
-from detkit.doctor import installed_version
 from detkit.evaluation import GroundTruth, read_ground_truth
 from detkit.evaluation.comparison_results import Comparison, Picture, write_comparison
 from detkit.evaluation.joining import join_ground_truths
 from detkit.files import write_text
-from detkit.report.comparison import write_report
 
 RESULTS, TABLE, CONFIG = "results.json", "table.md", "comparison.yaml"
-VERSIONS = ("detkit", "torch", "torchvision", "numpy", "albumentations", "pycocotools")
+VERSIONS = ("torch", "torchvision", "numpy", "albumentations", "pycocotools")
 
 
 def write_results(arms: ComparedArms, planned: Sequence[PlannedRun]) -> Comparison:
-    """Measure the runs that are finished, and write everything that people read of them.
+    """Measure the runs that are finished, and write what the report is made from.
 
     Raises:
         DataError: a file cannot be used.
@@ -50,14 +50,11 @@ def write_results(arms: ComparedArms, planned: Sequence[PlannedRun]) -> Comparis
         pictures=pictures,
         picture_recall=recall,
         config=dump_config(arms.comparison),
-        versions={name: version for name in VERSIONS if (version := installed_version(name))},
+        versions={"detkit": detkit.__version__, **{name: version(name) for name in VERSIONS}},
     )
     write_comparison(folder / RESULTS, comparison)
     write_text(folder / TABLE, markdown(comparison))
     write_text(folder / CONFIG, comparison.config)
-    write_report(folder)
-    for line in comparison.verdict:
-        say(line)
     return comparison
 
 

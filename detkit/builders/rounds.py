@@ -8,9 +8,9 @@ from detkit.bootstrap.bootstrapping import Bootstrapping, Watch
 from detkit.bootstrap.compute import scan_compute
 from detkit.bootstrap.scans import Scans
 from detkit.bootstrap.settings import BootstrapSettings
-from detkit.build.background import background_counts
-from detkit.build.data import build_evaluation_transform, split_paths
-from detkit.build.detector import Detector, source_of_pool
+from detkit.builders.background import background_counts
+from detkit.builders.data import build_evaluation_transform, split_paths
+from detkit.builders.detector import Detector, source_of_pool
 from detkit.config import Config
 from detkit.data.coco import read_coco
 from detkit.evaluation.compared_metrics import recall_at_name

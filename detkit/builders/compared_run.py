@@ -5,9 +5,9 @@ from pathlib import Path
 
 from detkit.bootstrap.bootstrapping import Bootstrapping
 from detkit.bootstrap.rounds import FinishedRound
-from detkit.build.detector import Detector, detect_coco
-from detkit.build.hard_negatives import write_hardest
-from detkit.build.run import build_run
+from detkit.builders.detector import Detector, detect_coco
+from detkit.builders.hard_negatives import write_hardest
+from detkit.builders.run import build_run
 from detkit.comparison.finished import FinishedRun, rounded
 from detkit.config import Config, dump_config
 from detkit.evaluation.compared_metrics import COMPARED_METRICS

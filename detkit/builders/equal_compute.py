@@ -4,9 +4,9 @@ from itertools import islice
 
 from detkit.bootstrap.bootstrapping import Bootstrapping
 from detkit.bootstrap.compute import affordable_steps
-from detkit.build.background import background_counts
-from detkit.build.rounds import bootstrap_settings
-from detkit.build.run import build_run
+from detkit.builders.background import background_counts
+from detkit.builders.rounds import bootstrap_settings
+from detkit.builders.run import build_run
 from detkit.config import Config
 from detkit.training.loop import STEP_PASSES, Run
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from detkit.bootstrap.bootstrapping import Bootstrapping
-from detkit.build.data import split_paths
+from detkit.builders.data import split_paths
 from detkit.config import Config
 from detkit.data.coco import read_coco
 from detkit.data.images import read_image

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
-from detkit.build.data import (
+from detkit.builders.data import (
     build_evaluation_transform,
     build_training_transform,
     held_out_images,

@@ -1,16 +1,16 @@
 """From a configuration to objects, by explicit calls: the one place where keys meet constructors."""
 
-from detkit.build.criterion import build_criterion, build_selection
-from detkit.build.data import (
+from detkit.builders.criterion import build_criterion, build_selection
+from detkit.builders.data import (
     build_evaluation_transform,
     build_training_transform,
     held_out_images,
     in_data_root,
     split_paths,
 )
-from detkit.build.detector import Detector, detect_coco, detect_images, load_detector, mining_source
-from detkit.build.model import build_anchors, build_model
-from detkit.build.run import build_run
+from detkit.builders.detector import Detector, detect_coco, detect_images, load_detector, mining_source
+from detkit.builders.model import build_anchors, build_model
+from detkit.builders.run import build_run
 
 __all__ = [
     "Detector",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from detkit.bootstrap.bootstrapping import Bootstrapping
-from detkit.build.background import (
+from detkit.builders.background import (
     POOL,
     background_counts,
     background_parts,
@@ -12,14 +12,14 @@ from detkit.build.background import (
     canvas_size,
     scanned_pools,
 )
-from detkit.build.data import (
+from detkit.builders.data import (
     build_evaluation_loader,
     build_evaluation_transform,
     build_training_transform,
     split_paths,
 )
-from detkit.build.learner import build_learner
-from detkit.build.rounds import bootstrap_settings, build_bootstrapping
+from detkit.builders.learner import build_learner
+from detkit.builders.rounds import bootstrap_settings, build_bootstrapping
 from detkit.config import Config
 from detkit.data.coco import CocoAnnotations, read_coco
 from detkit.data.dataset import DetectionDataset

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from detkit.build.data import build_evaluation_loader, build_evaluation_transform
-from detkit.build.model import build_model, place_model
+from detkit.builders.data import build_evaluation_loader, build_evaluation_transform
+from detkit.builders.model import build_model, place_model
 from detkit.config import Config, parse_config, with_data_root
 from detkit.data.coco import read_coco
 from detkit.data.dataset import DetectionDataset, ImageFolderDataset, Sample
