@@ -71,6 +71,8 @@ class NegativeRegions:
     overlap_iou: float = 0.5
     joined: int = 0
     """Rounds that have ended."""
+    seen: int = 0
+    """Images that were looked at since, each as often as it was."""
     _members: dict[int, Regions] = field(default_factory=dict)
     _noted: dict[int, Regions] = field(default_factory=dict)
 
@@ -105,22 +107,28 @@ class NegativeRegions:
         for image_id, noted in self._noted.items():
             kept = noted.select(nms(noted.boxes, noted.scores, self.overlap_iou))
             self._members[image_id] = self.of(image_id).followed_by(kept)
-        self._noted = {}
+        self.forget_noted()
         self.joined += 1
         self._make_room()
         return sum(int((regions.rounds == self.joined).sum()) for regions in self._members.values())
+
+    def forget_noted(self) -> None:
+        """Let what waits for the end of the round not join."""
+        self._noted = {}
+        self.seen = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, as tensors."""
         return {
             "joined": self.joined,
+            "seen": self.seen,
             "members": _flat(self._members),
             "noted": _flat(self._noted),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
-        self.joined = state["joined"]
+        self.joined, self.seen = state["joined"], state["seen"]
         self._members = dict(_ragged(state["members"]))
         self._noted = dict(_ragged(state["noted"]))
 
@@ -146,6 +154,13 @@ def on_original(boxes: Tensor, to_canvas: Tensor) -> Tensor:
     """Boxes [R, 4] of a canvas, back to where they were in the original image."""
     square = torch.cat([to_canvas, to_canvas.new_tensor([[0.0, 0.0, 1.0]])])
     return _through(boxes, torch.linalg.inv(square)[:2])
+
+
+def in_sight(boxes: Tensor, size: Tensor) -> Tensor:
+    """Which boxes [R, 4] lie for the most part between (0, 0) and ``size`` (x, y): bool [R]."""
+    corners = boxes.view(-1, 2, 2)
+    sides = (corners[:, 1].minimum(size) - corners[:, 0].clamp(min=0)).clamp(min=0)
+    return sides.prod(dim=1) >= (corners[:, 1] - corners[:, 0]).prod(dim=1) / 2
 
 
 def _through(boxes: Tensor, affine: Tensor) -> Tensor:

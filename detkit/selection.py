@@ -23,7 +23,7 @@ from torchvision.ops import nms
 
 from detkit.labels import BACKGROUND
 from detkit.models import box_coder
-from detkit.negative_regions import NegativeRegions, on_canvas, on_original
+from detkit.negative_regions import NegativeRegions, in_sight, on_canvas, on_original
 from detkit.ops import match_anchors
 from detkit.structures import DenseOutputs, Target
 
@@ -160,9 +160,9 @@ class HardExamples:
 class MinedNegatives:
     """Every positive, and the background that was mined: bootstrapping.
 
-    Of a training image, the anchors on its regions count (see ``negative_regions``); images that are not tracked were
-    mined as a whole, as canvases of background crops are, and all their background counts. Of the background of
-    training images that does not count yet, the hardest anchors are noted as regions on the way.
+    Of an image that is tracked (see ``structures.Target``), the anchors on its regions count (see
+    ``negative_regions``). Of others, as canvases of background crops are, all background counts. Of the background of
+    tracked images that does not count yet, the hardest anchors are noted as regions on the way.
 
     Args:
         regions: those that count; they grow.
@@ -179,7 +179,7 @@ class MinedNegatives:
     per_image: int
     threshold: float
     iou: float = 0.5
-    at_once: bool = False
+    at_once: bool = True
     generator: torch.Generator | None = None
 
     def __call__(self, candidates: Candidates) -> Tensor:
@@ -204,13 +204,17 @@ class MinedNegatives:
     def _mined(self, candidates: Candidates, images: list[int], scores: Tensor) -> Tensor:
         """Where an anchor of these images lies on one of their regions, bool [n, A]; the regions learn their scores."""
         anchors = candidates.anchors
+        extent = anchors[:, 2:].amax(dim=0).cpu()
         boxes = []
         for index in images:
             target = candidates.targets[index]
             image_id = int(target["image_id"])
             if not self.regions.knows(image_id):
                 self._begin(candidates, index)
-            boxes.append(on_canvas(self.regions.of(image_id).boxes, target["to_canvas"].cpu()))
+            placed = on_canvas(self.regions.of(image_id).boxes, target["to_canvas"].cpu())
+            # Without area where it is out of sight, so that no anchor at the border is taken for the best of it.
+            boxes.append(placed * in_sight(placed, extent)[:, None])
+        self.regions.seen += len(images)
         matches = match_anchors(
             anchors,
             [box.to(anchors.device) for box in boxes],
@@ -218,7 +222,9 @@ class MinedNegatives:
             background_iou=self.iou,
             low_quality=True,
         )
-        for index, row, values in zip(images, matches.cpu(), scores.cpu(), strict=True):
+        # An object beside a region has a high score too, and is not what the region is remembered for.
+        background = matches.masked_fill(~candidates.negative[images], -1)
+        for index, row, values in zip(images, background.cpu(), scores.cpu(), strict=True):
             self.regions.of(int(candidates.targets[index]["image_id"])).update(row, values)
         return matches >= 0
 

@@ -138,8 +138,8 @@ def test_hard_examples_never_take_ignored_anchors_to_fill_their_budget():
 
 
 def mined_negatives(**changes):
-    told = {"regions": NegativeRegions(), "initial": 0, "per_image": 4, "threshold": 0.3, **changes}
-    return MinedNegatives(**told)
+    told = {"regions": NegativeRegions(), "initial": 0, "per_image": 4, "threshold": 0.3, "at_once": False}
+    return MinedNegatives(**{**told, **changes})
 
 
 def scored(labels, scores, to_canvas=None):

@@ -1,7 +1,8 @@
 """Bootstrapping in a training run: what happens at the pauses of its loop, when a round ends.
 
-In order: the detector is watched, and where it lost recall the training since the round before is undone; else what
-the training steps noted joins the regions, and the scans' crops join the set. The round leaves ``round_NNN.json``, an
+In order: the detector is watched, and where it lost recall the training since the round before is undone, and with it
+what that round had added; else what the training steps noted joins the regions, and the scans' crops join the set. The
+round leaves ``round_NNN.json``, an
 object of JSON with the fields of ``FinishedRound``. Every part follows from the checkpoint of the pause and from files
 that are written whole, so that a round that was interrupted anywhere and is done again ends as if it had not been.
 """
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from detkit.bootstrap.rounds import FinishedRound, exhausted, loses, too_dear
+from detkit.bootstrap.rounds import FinishedRound, exhausted, loses, standing, too_dear
 from detkit.bootstrap.scans import ScanResult, Scans
 from detkit.bootstrap.settings import BootstrapSettings
 from detkit.console import say
@@ -25,7 +26,7 @@ from detkit.training.learner import Learner
 from detkit.training.loop import Position
 
 KEPT = "kept.pt"
-"""The learner as the last round left it that was not undone."""
+"""The learner as it was when the last round that was not undone ended, before that round added anything."""
 Metrics = dict[str, Any]
 
 
@@ -50,8 +51,6 @@ class Bootstrapping:
     steps: int
     """Of the whole run."""
     learner: Learner
-    images_per_step: int = 0
-    """That note regions."""
     regions: NegativeRegions | None = None
     """Those of the learner's selection; None where it remembers none."""
     scans: Scans | None = None
@@ -87,7 +86,7 @@ class Bootstrapping:
         """The crops that count after so many pauses."""
         if self.scans is None:
             return MinedCrops.none()
-        return self.scans.crops_after(_last_scan(self.rounds(ended)))
+        return self.scans.crops_after(_last_scan(standing(self.rounds(ended))))
 
     def charge(self) -> int:
         """What the rounds cost if all take place, in forward passes per canvas pixel."""
@@ -102,14 +101,13 @@ class Bootstrapping:
     ) -> FinishedRound:
         recall = metrics[self.watch.recall] if self.watch and metrics else None
         undone = loses(recall, before, tolerance=self.settings.lost_recall)
-        noted = 0 if self.regions is None else self.regions.noted
+        noted, seen = (0, 0) if self.regions is None else (self.regions.noted, self.regions.seen)
         part = sum(not one.undone for one in before) % self.settings.parts
         if undone:
-            self.learner.load_state_dict(torch.load(self.folder / KEPT, weights_only=True))
-            joined, found = 0, ScanResult(negatives=len(self.crops(number - 1)))
+            joined, found = 0, self._undo(before)
         else:
-            joined, found = self._mine(number, part, position.step, before)
             self._keep()
+            joined, found = self._mine(number, part, position.step, before)
         charged = (self.watch.charge if self.watch else 0) + found.charge
         round_ = FinishedRound(
             number=number,
@@ -120,7 +118,7 @@ class Bootstrapping:
             scanned=found.scanned,
             false_positives=found.false_positives,
             crops=found.crops,
-            seen=(position.step - (before[-1].step if before else 0)) * self.images_per_step,
+            seen=seen,
             noted=noted,
             regions=joined,
             negatives=found.negatives + (0 if self.regions is None else len(self.regions)),
@@ -138,13 +136,24 @@ class Bootstrapping:
         if self.scans is None:
             return joined, ScanResult()
         # Without the folder's name, which a run that is gone on with may change.
-        return joined, self.scans.run(number, part, _last_scan(before), f"step {step}")
+        return joined, self.scans.run(number, part, _last_scan(standing(before)), f"step {step}")
 
     def _last_or_not(self, rounds: list[FinishedRound]) -> FinishedRound:
         settings = self.settings
         reason = exhausted(rounds, parts=settings.parts, least_acceptance=settings.least_acceptance)
         reason = reason or too_dear(rounds, steps=self.steps, most=settings.most_compute)
         return rounds[-1].ending(reason)
+
+    def _undo(self, before: list[FinishedRound]) -> ScanResult:
+        """Go back to where the last round ended, without what it added: the set as it was."""
+        self.learner.load_state_dict(torch.load(self.folder / KEPT, weights_only=True, map_location="cpu"))
+        if self.regions is not None:
+            self.regions.forget_noted()
+        if self.scans is None:
+            return ScanResult()
+        return ScanResult(
+            negatives=len(self.scans.crops_after(_last_scan(standing(before, then_undone=True))))
+        )
 
     def _keep(self) -> None:
         if self.watch is not None:

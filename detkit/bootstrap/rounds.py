@@ -44,7 +44,7 @@ class FinishedRound:
     metrics: dict[str, Any] | None = None
     """What it gives now."""
     undone: bool = False
-    """The training since the round before was undone, and nothing was mined."""
+    """The training since the round before was undone, with what that round had added, and nothing was mined."""
     last: bool = False
     """No round follows, although more were planned."""
     reason: str = ""
@@ -88,6 +88,17 @@ def loses(recall: float | None, before: Sequence[FinishedRound], *, tolerance: f
         f"recall fell from {kept[-1].recall:.3f} after round {kept[-1].number} to {recall:.3f}, by more than "
         f"{tolerance:g}"
     )
+
+
+def standing(rounds: Sequence[FinishedRound], *, then_undone: bool = False) -> list[FinishedRound]:
+    """The rounds whose additions count: all but those that were undone, and those that they undid.
+
+    Args:
+        rounds: all so far.
+        then_undone: one more follows, which is undone.
+    """
+    undone = [*(one.undone for one in rounds), then_undone]
+    return [one for one, after in zip(rounds, undone[1:], strict=True) if not (one.undone or after)]
 
 
 def exhausted(rounds: Sequence[FinishedRound], *, parts: int, least_acceptance: float) -> str:

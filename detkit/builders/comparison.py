@@ -140,8 +140,8 @@ class ComparedArms:
 
 
 def _override(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set a key; a section's keys are set one by one, but a choice, which has a name, is replaced as a whole."""
-    if isinstance(value, dict) and value and "name" not in value:
+    """Set a key; a section's keys are set one by one, but a selection, each of which has its own, as a whole."""
+    if isinstance(value, dict) and value and key != "selection":
         for part, inner in value.items():
             _override(tree, f"{key}.{part}", inner)
     else:

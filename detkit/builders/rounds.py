@@ -8,7 +8,6 @@ from detkit.bootstrap.bootstrapping import Bootstrapping, Watch
 from detkit.bootstrap.compute import scan_compute
 from detkit.bootstrap.scans import Scans
 from detkit.bootstrap.settings import BootstrapSettings
-from detkit.builders.background import background_counts
 from detkit.builders.data import build_evaluation_transform, split_paths
 from detkit.builders.detector import Detector, source_of_pool
 from detkit.config import Config
@@ -65,7 +64,6 @@ def build_bootstrapping(
         settings=settings,
         steps=steps,
         learner=learner,
-        images_per_step=background_counts(config).images if isinstance(selection, MinedNegatives) else 0,
         regions=selection.regions if isinstance(selection, MinedNegatives) else None,
         scans=_scans(config, learner, pools, canvas) if pools else None,
         watch=_watch(config, settings, learner, validate) if settings.watched else None,

@@ -51,6 +51,10 @@ class Config(Section):
                 "bootstrap has nothing to mine; take the selection mined, or give bootstrap.crops"
             )
         crops = None if self.bootstrap is None else self.bootstrap.crops
+        if crops is None and self.bootstrap is not None and self.bootstrap.least_acceptance:
+            raise ValueError(
+                "bootstrap.least_acceptance counts crops; without bootstrap.crops there are none"
+            )
         if crops is not None and "pool" in crops.sources and self.data.background is None:
             raise ValueError("bootstrap.crops.sources has pool, but there is no data.background")
         if crops is not None and isinstance(crops.threshold, str) and "pool" in crops.sources:

@@ -51,7 +51,7 @@ class MinedNegatives(Section):
     initial: Amount = 16
     """Regions of each training image drawn by chance, which count from the start."""
     per_image: Amount = 64
-    """Regions that one step may note of an image, the hardest; they count from the end of the round on."""
+    """Regions that one step may note of an image, the hardest; from the end of the round on they are remembered."""
     threshold: Share = 0.05
     """The least score of what is noted."""
     iou: Share = 0.5
@@ -104,7 +104,7 @@ class Bootstrap(Section):
     parts: Count = 1
     """Of the pool; each round scans one of them, in turn."""
     least_acceptance: NotNegative = 0.0
-    """Bootstrapping ends when a complete pass over all parts adds fewer crops per image than this."""
+    """Bootstrapping ends when a complete pass over all parts adds fewer crops per image than this; 0 never stops."""
     most_compute: Share = 1.0
     """Bootstrapping ends when mining has cost this share of what all steps of the run cost."""
     lost_recall: Share = 1.0

@@ -5,8 +5,8 @@ that was interrupted anywhere and is done again ends as if it had not been. A ro
 
 - ``scan.jsonl``: the journal (see ``scan``);
 - ``manifest.jsonl`` and ``summary.json``: see ``manifest``; the summary is written last, and marks the round as done;
-- ``negatives.npz``: the negative set after the round (see ``negative_set``). A round is undone by going back to the set
-  of the one before.
+- ``negatives.npz``: the negative set after the round (see ``negative_set``). What a round added is undone by going back
+  to the set of the one before.
 """
 
 import hashlib

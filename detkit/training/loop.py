@@ -87,6 +87,8 @@ class Position:
     window: dict[str, float] = field(default_factory=dict)
     """Sums over the steps since the last row of the log."""
     window_steps: int = 0
+    window_images: int = 0
+    window_seconds: float = 0.0
 
 
 @dataclass
@@ -252,27 +254,29 @@ class _Meter:
     def __init__(self, position: Position) -> None:
         self.position = position
         self.status = ""
-        self._images = 0
         self._since = time.monotonic()
 
     def add(self, values: dict[str, float], images: int) -> None:
         window = self.position.window
         for name, value in values.items():
             window[name] = window.get(name, 0.0) + value
+        now = time.monotonic()
         self.position.window_steps += 1
-        self._images += images
-        speed = self._images / (time.monotonic() - self._since)
+        self.position.window_images += images
+        self.position.window_seconds += now - self._since
+        self._since = now
+        speed = self.position.window_images / self.position.window_seconds
         self.status = " ".join(f"{name} {values[name]:.3g}" for name in ("loss", "classification", "box"))
         self.status += f" | {speed:.1f} images/s"
 
     def means(self) -> dict[str, float]:
         """The means, and a new window."""
-        seconds = time.monotonic() - self._since
-        row = {name: value / self.position.window_steps for name, value in self.position.window.items()}
-        row["images_per_second"] = round(self._images / seconds, 2)
-        row["seconds"] = round(seconds, 3)
-        self.position.window, self.position.window_steps = {}, 0
-        self._images, self._since = 0, time.monotonic()
+        position = self.position
+        row = {name: value / position.window_steps for name, value in position.window.items()}
+        row["images_per_second"] = round(position.window_images / position.window_seconds, 2)
+        row["seconds"] = round(position.window_seconds, 3)
+        position.window, position.window_steps = {}, 0
+        position.window_images, position.window_seconds = 0, 0.0
         return row
 
 

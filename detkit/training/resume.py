@@ -66,13 +66,19 @@ def clear(folder: Path) -> None:
 def _changed_keys(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """A line per key whose value differs, but for those that are free to change.
 
-    A key that the run did not know came with a newer detkit, whose default is what the run did.
+    A key that the run did not know came with a newer detkit, whose default is what the run did; but where the run had
+    no such section at all, what stands in it now is new.
     """
     old, new = flat_keys(before), flat_keys(after)
+    free = set(FREE_TO_CHANGE)
+    if (before.get("bootstrap") or {}).get("crops"):
+        # The crops remember the files that they were cut from.
+        free.remove("data.root")
+    added = {key for key in new if any(key.startswith(f"{name}.") and old[name] is None for name in old)}
     return [
         f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
-        for key in sorted(old)
-        if key not in FREE_TO_CHANGE and old.get(key) != new.get(key)
+        for key in sorted({*old, *added})
+        if key not in free and old.get(key) != new.get(key) and not (old.get(key) is None and key not in new)
     ]
 
 

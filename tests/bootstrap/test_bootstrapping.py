@@ -189,11 +189,15 @@ def test_a_round_that_loses_recall_is_compared_with_the_last_that_stayed(undone)
     assert undone.said.count("undone") == 3
 
 
-def test_undoing_goes_back_to_the_learner_of_the_round_before(undone, same_state):
+def test_undoing_goes_back_to_before_the_round_before_added_anything(undone, same_state):
     for number, kept in ((2, 1), (3, 1), (6, 5)):
-        assert not same_state(undone.before[number - 1], undone.after[kept - 1])
-        assert len(regions_of(undone.before[number - 1])["noted"]["boxes"]) > 0
-        assert same_state(undone.after[number - 1], undone.after[kept - 1])
+        before, after = undone.before[kept - 1], undone.after[number - 1]
+        assert not same_state(undone.before[number - 1]["model"], before["model"])
+        for name in ("model", "optimiser", "average"):
+            assert same_state(after[name], before[name])
+        assert same_state(regions_of(after)["members"], regions_of(before)["members"])
+        assert regions_of(after)["joined"] == regions_of(before)["joined"]
+        assert len(regions_of(before)["noted"]["boxes"]) > 0 == len(regions_of(after)["noted"]["boxes"])
     assert not same_state(undone.after[4], undone.after[0])
 
 
@@ -202,11 +206,13 @@ def test_nothing_is_mined_in_a_round_that_is_undone(undone):
     assert names == ["train_001", "train_004", "train_005"]
     rows = undone.log("round")
     assert [(row["scanned"], row["crops"], row["regions"]) for row in rows[1:3]] == [(0, 0, 0)] * 2
-    assert rows[1]["negatives"] == rows[2]["negatives"] == rows[0]["negatives"]
+    chance = len(regions_of(undone.before[0])["members"]["boxes"])
+    assert rows[1]["negatives"] == rows[2]["negatives"] == chance < rows[0]["negatives"]
     assert [row["charged"] for row in rows] == [
         (VAL + scanned) * CANVAS for scanned in (TRAIN // 2, 0, 0, TRAIN // 2, TRAIN // 2, 0)
     ]
-    assert len(undone.canvases(5)) == len(undone.canvases(7)) == 1
+    # The crops of round 1, after step 2, were taken back by round 2, after step 4.
+    assert [len(undone.canvases(step)) for step in (1, 3, 5, 7, 9)] == [0, 1, 0, 0, 1]
 
 
 def test_a_complete_pass_that_finds_hardly_anything_ends_bootstrapping(bootstrapped, same_state, tmp_path):
