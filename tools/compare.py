@@ -8,14 +8,14 @@ import torch
 
 from detkit.builders.compared_results import write_results
 from detkit.builders.comparison import ComparedArms
-from detkit.comparison.running import make_runs, missing_runs
+from detkit.comparison.running import arm_slug, make_runs, missing_runs
 from detkit.config import load_comparison
 from detkit.console import run_tool, say
 from detkit.report.comparison import write_report
 
 EXAMPLES = """examples:
   python tools/compare.py configs/compare/demo.yaml
-  python tools/compare.py configs/compare/demo.yaml seeds=[0] output=results/try        # a first look
+  python tools/compare.py configs/compare/demo.yaml --seeds 0 output=results/try        # a first look
   python tools/compare.py configs/compare/bloodcells-sparse.yaml --data-root ~/data
   python tools/compare.py configs/compare/demo.yaml --report                            # of what is finished
 
@@ -24,6 +24,10 @@ that are finished are kept in the output folder as small files, so stop it when 
 where they were. Begin it in several terminals, or on machines that share the folders, and each run is made once.
 The output folder receives report.html (look at it), results.json, table.md and the configuration.
 """
+
+
+def whole_numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -38,7 +42,10 @@ def parse_arguments() -> argparse.Namespace:
         "--data-root", metavar="DIR", help="folder that the experiment's data paths start from"
     )
     parser.add_argument(
-        "--work", type=Path, metavar="DIR", help="where runs are made; runs/compare/NAME where not given"
+        "--work", type=Path, metavar="DIR", help="where runs are made; below runs/compare where not given"
+    )
+    parser.add_argument(
+        "--seeds", type=whole_numbers, metavar="N,N", help="only runs of these seeds of the configuration"
     )
     parser.add_argument(
         "--report", action="store_true", help="make no run, only the report of what is finished"
@@ -51,18 +58,19 @@ def main() -> int:
     comparison = load_comparison(arguments.config, arguments.overrides)
     torch.set_num_threads(comparison.threads)
     folder = Path(comparison.output)
-    work = arguments.work or Path("runs", "compare", folder.name)
+    work = arguments.work or Path("runs", "compare", arm_slug(comparison.output))
     arms = ComparedArms(comparison, arguments.config, work, arguments.data_root)
-    planned = arms.plan()
+    planned = [one for one in arms.plan() if arguments.seeds is None or one.seed in arguments.seeds]
     if not arguments.report and not make_runs(folder, work, planned, arms.make):
         say("stopped and saved; the same command goes on")
         return 130
     missing = missing_runs(folder, planned)
     if missing and not arguments.report:
         say(
-            f"{len(missing)} runs are being made by other processes; the one that ends last writes the report"
+            f"{len(missing)} runs failed, or are being made by other processes, of which the one that ends last writes "
+            "the report; --report makes it of what is there"
         )
-        return 0
+        return 1
     for line in write_results(arms, planned).verdict:
         say(line)
     write_report(folder)

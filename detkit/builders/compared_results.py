@@ -13,17 +13,20 @@ from detkit.builders.data import split_paths
 from detkit.comparison import FinishedArm, markdown, summarise
 from detkit.comparison.finished import FinishedRun, load_finished
 from detkit.comparison.pictures import at_equal_recall, choose_images, write_pictures
-from detkit.comparison.running import PlannedRun, finished_file
-from detkit.config import dump_config
+from detkit.comparison.running import PlannedRun, check_finished, finished_file
+from detkit.config import Config, dump_config
 from detkit.console import progress_of
 from detkit.data.coco import read_coco
 from detkit.data.images import read_image
+from detkit.errors import DataError
 from detkit.evaluation import GroundTruth, read_ground_truth
 from detkit.evaluation.comparison_results import Comparison, Picture, write_comparison
 from detkit.evaluation.joining import join_ground_truths
 from detkit.files import write_text
 
-RESULTS, TABLE, CONFIG = "results.json", "table.md", "comparison.yaml"
+RESULTS, TABLE = "results.json", "table.md"
+CONFIG, EXPERIMENT = "comparison.yaml", "experiment.yaml"
+"""The comparison as it was, and what its arms share."""
 VERSIONS = ("torch", "torchvision", "numpy", "albumentations", "pycocotools")
 
 
@@ -35,7 +38,10 @@ def write_results(arms: ComparedArms, planned: Sequence[PlannedRun]) -> Comparis
     """
     folder = Path(arms.comparison.output)
     truth = _ground_truth(arms)
+    check_finished(folder, planned)
     finished = _finished_arms(arms, planned)
+    if not finished:
+        raise DataError(f"{folder}: no run is finished yet; begin without --report")
     with progress_of("measuring") as shown:
         comparison = summarise(
             truth,
@@ -49,12 +55,13 @@ def write_results(arms: ComparedArms, planned: Sequence[PlannedRun]) -> Comparis
         comparison,
         pictures=pictures,
         picture_recall=recall,
-        config=dump_config(arms.comparison),
+        config=dump_config(arms.comparison.model_copy(update={"experiment": EXPERIMENT, "overrides": {}})),
         versions={"detkit": detkit.__version__, **{name: version(name) for name in VERSIONS}},
     )
     write_comparison(folder / RESULTS, comparison)
     write_text(folder / TABLE, markdown(comparison))
     write_text(folder / CONFIG, comparison.config)
+    write_text(folder / EXPERIMENT, _without_folders(arms.shared, "shared"))
     return comparison
 
 
@@ -74,12 +81,22 @@ def _finished_arms(arms: ComparedArms, planned: Sequence[PlannedRun]) -> list[Fi
 
 
 def _config_text(arms: ComparedArms, planned: Sequence[PlannedRun], name: str) -> str:
-    """An arm's configuration for its first seed, without the folders where somebody has the data and the runs."""
+    """An arm's configuration for its first seed."""
     arm = next(arm for arm in arms.comparison.arms if arm.name == name)
     first = next(one for one in planned if one.arm == name)
     config = arms.config(arm, first.seed, steps=first.identity["training.steps"])
-    data = config.data.model_copy(update={"root": None})
-    return dump_config(config.model_copy(update={"data": data, "output": first.slug}))
+    return _without_folders(config, first.slug)
+
+
+def _without_folders(config: Config, output: str) -> str:
+    """A configuration's text without the folders where somebody has the data, the weights and the runs."""
+    weights = config.model.weights and Path(config.model.weights).name
+    parts = {
+        "data": config.data.model_copy(update={"root": None}),
+        "model": config.model.model_copy(update={"weights": weights}),
+        "output": output,
+    }
+    return dump_config(config.model_copy(update=parts))
 
 
 def _ground_truth(arms: ComparedArms) -> GroundTruth:

@@ -10,6 +10,7 @@ from detkit.builders.hard_negatives import write_hardest
 from detkit.builders.run import build_run
 from detkit.comparison.finished import FinishedRun, rounded
 from detkit.config import Config, dump_config
+from detkit.errors import ConfigError, TrainingError
 from detkit.evaluation.compared_metrics import COMPARED_METRICS
 from detkit.evaluation.comparison_results import LearningPoint, MiningRound
 from detkit.evaluation.joining import join_tables
@@ -22,7 +23,12 @@ from detkit.training.run_log import read_log
 def train(config: Config) -> tuple[Run, Position] | None:
     """Train a run, or go on with it; None where it was asked to stop."""
     folder = Path(config.output)
-    checkpoint = checkpoint_to_resume(folder, config.model_dump(mode="json"), resume=True, overwrite=False)
+    try:
+        checkpoint = checkpoint_to_resume(
+            folder, config.model_dump(mode="json"), resume=True, overwrite=False
+        )
+    except TrainingError as error:
+        raise ConfigError(f"{error}\n{folder}: to begin this run anew, remove the folder") from None
     run = build_run(config, resumed=checkpoint is not None)
     if checkpoint is None:
         clear(folder)
@@ -40,6 +46,7 @@ def finished_run(
     folder: Path,
     name: str,
     gallery: int,
+    show_pool: bool,
 ) -> FinishedRun:
     """What is left of a run that has ended.
 
@@ -51,6 +58,7 @@ def finished_run(
         folder: of the comparison, where pictures of its hardest negatives are kept.
         name: what their names begin with.
         gallery: how many.
+        show_pool: crops of the pool may be among them.
     """
     detector = Detector(
         run.learner.evaluated_model,
@@ -75,7 +83,7 @@ def finished_run(
             if row["event"] == "validate"
         ],
         rounds=[_as_result(one) for one in rounds],
-        hardest=write_hardest(config, run, folder, name, count=gallery),
+        hardest=write_hardest(config, run, folder, name, count=gallery, show_pool=show_pool),
     )
 
 

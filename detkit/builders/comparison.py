@@ -9,6 +9,7 @@ from typing import Any
 from detkit.builders.compared_run import finished_run, train
 from detkit.builders.data import split_paths
 from detkit.builders.equal_compute import compute_budget, steps_within
+from detkit.builders.identity import run_identity
 from detkit.comparison.finished import FinishedRun
 from detkit.comparison.running import PlannedRun, arm_slug
 from detkit.config import (
@@ -23,8 +24,6 @@ from detkit.config import (
 )
 from detkit.console import say
 from detkit.errors import ConfigError
-from detkit.mining.held_out import sha256_of
-from detkit.training.resume import FREE_TO_CHANGE, flat_keys
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,11 @@ class ComparedArms:
                 raise ConfigError(
                     f"arms: {arm.name!r}: another arm's files would be called {slug} too; rename one"
                 )
-            self.config(arm, self.comparison.seeds_of(arm)[0])
+            if self.config(arm, self.comparison.seeds[0]).training.early_stopping is not None:
+                raise ConfigError(
+                    f"arm {arm.name!r}: training.early_stopping: a run that stops early spends less than the others; "
+                    "leave it out of a comparison"
+                )
 
     @property
     def splits(self) -> list[Split | None]:
@@ -82,13 +85,12 @@ class ComparedArms:
         say("equal compute: measuring what a step and the scans of each arm cost")
         budget = compute_budget(self.shared)
         steps = {
-            arm.name: steps_within(self.config(arm, self.comparison.seeds_of(arm)[0]), budget)
+            arm.name: steps_within(self.config(arm, self.comparison.seeds[0]), budget)
             for arm in self.comparison.arms
         }
-        data = [str(path) for split in [self.shared.data.train, *self.splits] for path in self._digest(split)]
         seeds = dict.fromkeys(seed for arm in self.comparison.arms for seed in self.comparison.seeds_of(arm))
         return [
-            PlannedRun(arm.name, seed, self._identity(arm, seed, steps[arm.name], data))
+            PlannedRun(arm.name, seed, self._identity(arm, seed, steps[arm.name]))
             for seed in seeds
             for arm in self.comparison.arms
             if seed in self.comparison.seeds_of(arm)
@@ -109,20 +111,15 @@ class ComparedArms:
             folder=Path(self.comparison.output),
             name=planned.slug,
             gallery=self.comparison.gallery,
+            show_pool=self.comparison.show_pool,
         )
 
-    def _identity(self, arm: ComparedArm, seed: int, steps: int, data: list[str]) -> dict[str, Any]:
-        config = flat_keys(self.config(arm, seed, steps=steps).model_dump(mode="json"))
-        kept = {key: value for key, value in config.items() if key not in FREE_TO_CHANGE}
+    def _identity(self, arm: ComparedArm, seed: int, steps: int) -> dict[str, Any]:
         return {
-            **kept,
+            **run_identity(self.config(arm, seed, steps=steps), self.splits),
             "threads": self.comparison.threads,
             "splits": self.comparison.splits,
-            "annotations": data,
         }
-
-    def _digest(self, split: Split | None) -> list[str]:
-        return [sha256_of(split_paths(self.shared, split)[0])[:16]]
 
     def _parse(self, overrides: dict[str, Any], *, seed: int, folder: str, name: str) -> Config:
         path = self.source.parent / self.comparison.experiment

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from detkit.bootstrap.bootstrapping import Bootstrapping
-from detkit.builders.data import split_paths
+from detkit.builders.data import in_data_root, split_paths
 from detkit.config import Config
 from detkit.data.coco import read_coco
 from detkit.data.images import read_image
@@ -29,15 +29,17 @@ FOLDER = "crops"
 class _Hard:
     score: float
     round: int
-    source: str
-    """The file, as the data root's folder names it."""
+    original: Path
+    """The image that it was found in."""
     class_name: str
     file: Path
     box: np.ndarray | None
     """Of a region, xyxy in pixels of the file; None where the file is a crop."""
 
 
-def write_hardest(config: Config, run: Run, folder: Path, name: str, *, count: int) -> list[HardNegative]:
+def write_hardest(
+    config: Config, run: Run, folder: Path, name: str, *, count: int, show_pool: bool
+) -> list[HardNegative]:
     """Write the mined negatives that score highest at the end of a run, crops and regions alike.
 
     Args:
@@ -46,10 +48,14 @@ def write_hardest(config: Config, run: Run, folder: Path, name: str, *, count: i
         folder: of the comparison.
         name: what the names of the pictures begin with.
         count: how many.
+        show_pool: crops of the pool may be among them.
     """
     if not isinstance(run.at_pause, Bootstrapping):
         return []
     found = [*_crops(config, run.at_pause, len(run.plan.pauses)), *_regions(config, run.at_pause)]
+    if not show_pool and config.data.background is not None:
+        pool = in_data_root(config, config.data.background.images)
+        found = [hard for hard in found if not hard.original.is_relative_to(pool)]
     found.sort(key=lambda hard: -hard.score)
     hardest = []
     for number, hard in enumerate(found[:count], 1):
@@ -57,7 +63,8 @@ def write_hardest(config: Config, run: Run, folder: Path, name: str, *, count: i
         pixels = read_image(hard.file) if hard.box is None else _around(read_image(hard.file), hard.box)
         with written_whole(folder / picture) as partial:
             partial.write_bytes(_as_jpeg(pixels))
-        hardest.append(HardNegative(picture, hard.source, hard.class_name, round(hard.score, 4), hard.round))
+        source = _short(config, hard.original)
+        hardest.append(HardNegative(picture, source, hard.class_name, round(hard.score, 4), hard.round))
     return hardest
 
 
@@ -71,7 +78,7 @@ def _crops(config: Config, bootstrapping: Bootstrapping, pauses: int) -> Iterato
         yield _Hard(
             score=float(crops.scores[row]),
             round=int(crops.rounds[row]),
-            source=_short(config, str(crops.sources[row])),
+            original=Path(str(crops.sources[row])),
             class_name=names[int(crops.category_ids[row])],
             file=bootstrapping.scans.crops_folder / str(crops.files[row]),
             box=None,
@@ -90,14 +97,13 @@ def _regions(config: Config, bootstrapping: Bootstrapping) -> Iterator[_Hard]:
         # Those of round 0 were drawn by chance.
         for score, round_, box in rows:
             if round_ > 0:
-                yield _Hard(score, round_, _short(config, str(folder / name)), only, folder / name, box)
+                yield _Hard(score, round_, folder / name, only, folder / name, box)
 
 
-def _short(config: Config, file: str) -> str:
+def _short(config: Config, file: Path) -> str:
     """A file's name below the data root."""
     root = Path(config.data.root or ".")
-    path = Path(file)
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
 
 
 def _around(image: np.ndarray, box: np.ndarray) -> np.ndarray:

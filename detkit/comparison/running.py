@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from detkit.comparison.finished import FinishedRun, load_finished, save_finished
-from detkit.console import say
-from detkit.errors import DataError
+from detkit.console import say, warn
+from detkit.errors import DataError, TrainingError
 
 FINISHED = "finished"
 """The folder of finished runs, in that of the comparison."""
@@ -55,17 +55,24 @@ def make_runs(folder: Path, work: Path, runs: Sequence[PlannedRun], make: Make) 
         make: makes one.
 
     Returns:
-        Whether all is done as far as this process can: False where it was asked to stop.
+        Whether all is done as far as this process can: False where it was asked to stop. A run that fails is told, and
+        those after it are made.
 
     Raises:
         DataError: a finished run was made from something else.
     """
+    check_finished(folder, runs)
     for planned in runs:
         file = finished_file(folder, planned)
         with _claimed(work / f"{planned.slug}.lock") as mine:
             if not mine or finished_already(file, planned):
                 continue
-            run = make(planned)
+            try:
+                run = make(planned)
+            except TrainingError as error:
+                # One that does not come to an end must not keep the others from being made.
+                warn(f"{planned.arm}, seed {planned.seed}: {error}")
+                continue
             if run is None:
                 return False
             save_finished(file, run, planned.identity)
@@ -77,6 +84,16 @@ def make_runs(folder: Path, work: Path, runs: Sequence[PlannedRun], make: Make) 
 def missing_runs(folder: Path, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """The runs that are not finished."""
     return [planned for planned in runs if not finished_file(folder, planned).exists()]
+
+
+def check_finished(folder: Path, runs: Sequence[PlannedRun]) -> None:
+    """Make sure that each run that is there is one of the plan.
+
+    Raises:
+        DataError: it was made from something else, or cannot be read.
+    """
+    for planned in runs:
+        finished_already(finished_file(folder, planned), planned)
 
 
 def finished_already(file: Path, planned: PlannedRun) -> bool:

@@ -42,7 +42,9 @@ class ComparisonConfig(Section):
     pictures: Amount = 8
     """Images shown under every arm."""
     gallery: Amount = 12
-    """Crops shown of each run."""
+    """Negatives shown of each run, the hardest."""
+    show_pool: bool = True
+    """Crops of the pool may be among them; whose photographs they are may say no."""
 
     @model_validator(mode="after")
     def _each_name_and_seed_once(self) -> "ComparisonConfig":

@@ -11,9 +11,10 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import compare
 
+from detkit.builders.comparison import ComparedArms
 from detkit.comparison.finished import load_finished
-from detkit.config import load_comparison
-from detkit.errors import ConfigError
+from detkit.config import load_comparison, load_config
+from detkit.errors import ConfigError, DataError
 
 CROSS_ENTROPY = {"loss.alpha": None, "loss.gamma": 0.0}
 MINED = {
@@ -76,7 +77,9 @@ def test_every_file_that_people_read_is_there(results):
     assert "Squares" in report
     assert "bootstrapped" in report
     assert (results / "table.md").read_text().startswith("## Squares")
-    assert load_comparison(results / "comparison.yaml").title == "Squares"
+    stored = load_comparison(results / "comparison.yaml")
+    assert stored.title == "Squares"
+    assert load_config(results / stored.experiment).training.steps == 20
     assert len(list((results / "pictures").iterdir())) == 2
     assert len(list((results / "crops").glob("bootstrapped-*.jpg"))) == 2 * 3
     assert len(list((results / "finished").iterdir())) == 6
@@ -133,6 +136,51 @@ def test_what_is_finished_is_not_made_again(results, comparison, monkeypatch, ca
     assert {file.name: os.stat(file).st_mtime_ns for file in (results / "finished").iterdir()} == before
     assert (results / "results.json").read_bytes() == report
     assert "epoch" not in capsys.readouterr().out
+
+
+def test_a_report_is_made_only_of_what_the_configuration_says(results, comparison, monkeypatch):
+    command = (comparison / "squares.yaml", "--work", comparison / "nowhere", "--report")
+    with pytest.raises(
+        DataError, match=r"focal-0\.npz: was made with another configuration \(loss.gamma was 2.0"
+    ):
+        run(monkeypatch, *command, "overrides.loss.gamma=3.0")
+    with pytest.raises(DataError, match="no run is finished yet"):
+        run(monkeypatch, *command, f"output={comparison / 'empty'}")
+
+
+def test_a_diverging_run_does_not_keep_the_others_from_being_made(comparison, tmp_path, monkeypatch, capsys):
+    arms = [
+        {"name": "fast", "overrides": {"optimiser": {"name": "sgd", "learning_rate": 1e30}}},
+        {"name": "slow"},
+    ]
+    command = (comparison / "squares.yaml", f"output={tmp_path}", "--work", tmp_path / "work", "--seeds", "1")
+    command += (
+        f"arms={json.dumps(arms)}",
+        "overrides.training.steps=6",
+        "overrides.optimiser.norm_weight_decay=0.5",
+    )
+    assert run(monkeypatch, *command) == 1
+    assert "fast, seed 1: step" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "finished").iterdir()] == ["slow-1.npz"]
+    identity = load_finished(tmp_path / "finished" / "slow-1.npz")[1]
+    assert (identity["precision"], identity["device"]) == ("float32", "cpu")
+    assert run(monkeypatch, *command, "--report") == 0
+    config = json.loads((tmp_path / "results.json").read_text())["arms"][0]["config"]
+    assert "learning_rate: 0.002" in config
+
+
+def test_an_override_of_a_section_leaves_its_other_keys(comparison, tmp_path):
+    told = load_comparison(
+        comparison / "squares.yaml",
+        [
+            "arms=[{name: a, overrides: {optimiser: {name: adam, learning_rate: 1.0}, selection: {name: all}}}]"
+        ],
+    )
+    arms = ComparedArms(told, comparison / "squares.yaml", tmp_path)
+    config = arms.config(told.arms[0], 3)
+    assert (config.optimiser.name, config.optimiser.learning_rate) == ("adam", 1.0)
+    assert config.optimiser.weight_decay == 0.01
+    assert (config.seed, config.training.steps) == (3, 20)
 
 
 def test_a_stopped_run_goes_on_and_gives_the_same(results, comparison, tmp_path, monkeypatch):
