@@ -8,7 +8,8 @@ from torch import nn
 
 from detkit.criterion import DetectionCriterion, DetectorWithLoss, anchor_labels
 from detkit.labels import BACKGROUND, IGNORE
-from detkit.selection import HardExamples, HardNegatives, RandomNegatives
+from detkit.negative_regions import NegativeRegions
+from detkit.selection import HardExamples, HardNegatives, MinedNegatives, RandomNegatives
 from detkit.structures import DenseOutputs
 
 GRID = [(x, y, s) for s in (16.0, 32.0) for x in range(0, 64, 8) for y in range(0, 64, 8)]
@@ -249,3 +250,28 @@ def test_hard_examples_alone_get_gradient():
     loss = DetectionCriterion(selection=HardExamples(budget=6))(outputs, targets)["classification"]
     gradient = torch.cat(torch.autograd.grad(loss, outputs.logits), dim=1)
     assert (gradient != 0).any(dim=2).sum(dim=1).tolist() == [6, 6]
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(None, 0.0), (0.25, 2.0)])
+def test_mined_background_alone_gets_gradient_and_as_much_as_without_selection(alpha, gamma):
+    """Objects, what was mined in a tracked image, and all of an image that is background as a whole."""
+    tracked = {"image_id": torch.tensor(7), "to_canvas": torch.eye(3, dtype=torch.float64)[:2]}
+    targets = [target([[3, 3, 20, 20]], [1]) | tracked, target([], [])]
+    outputs = outputs_for(2, 3)
+    regions = NegativeRegions()
+    regions.begin(7, ANCHORS[[60, 100]])
+    selection = MinedNegatives(regions, initial=0, per_image=0, threshold=0.05, iou=0.9)
+    weighting = {"alpha": alpha, "gamma": gamma}
+    criterion = DetectionCriterion(selection=selection, **weighting)
+    labels = anchor_labels(criterion.match(ANCHORS, targets), targets)
+    gradients = [
+        torch.cat(torch.autograd.grad(one(outputs, targets)["classification"], outputs.logits), dim=1)
+        for one in (criterion, DetectionCriterion(**weighting))
+    ]
+    counted = (gradients[0] != 0).any(dim=2)
+    expected = labels >= 0
+    expected[0, [60, 100]] = True
+    expected[1] = True
+    assert labels[0, [60, 100]].tolist() == [BACKGROUND] * 2
+    assert torch.equal(counted, expected)
+    torch.testing.assert_close(gradients[0][counted], gradients[1][counted])

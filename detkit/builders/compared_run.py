@@ -11,6 +11,7 @@ from detkit.builders.run import build_run
 from detkit.comparison.finished import FinishedRun, rounded
 from detkit.config import Config, dump_config
 from detkit.errors import ConfigError, TrainingError
+from detkit.evaluation import DetectionTable
 from detkit.evaluation.compared_metrics import COMPARED_METRICS
 from detkit.evaluation.comparison_results import LearningPoint, MiningRound
 from detkit.evaluation.joining import join_tables
@@ -60,21 +61,12 @@ def finished_run(
         gallery: how many.
         show_pool: crops of the pool may be among them.
     """
-    detector = Detector(
-        run.learner.evaluated_model,
-        config,
-        tuple(run.identity["category_ids"]),
-        run.learner.placement,
-    )
-    truths, tables = zip(*(detect_coco(detector, *split) for split in splits), strict=True)
     rows = read_log(run.folder / "metrics.jsonl")
-    rounds: list[FinishedRound] = []
-    if isinstance(run.at_pause, Bootstrapping):
-        rounds = run.at_pause.rounds(len(run.plan.pauses))
+    rounds = run.at_pause.rounds(len(run.plan.pauses)) if isinstance(run.at_pause, Bootstrapping) else []
     mining = sum(one.charged for one in rounds)
     return FinishedRun(
         seed=config.seed,
-        detections=rounded(join_tables(truths, tables)),
+        detections=_detections(config, run, splits),
         compute={"training": position.compute - mining, "mining": mining},
         wall_clock=round(sum(row.get("seconds", 0.0) for row in rows), 1),
         learning=[
@@ -85,6 +77,15 @@ def finished_run(
         rounds=[_as_result(one) for one in rounds],
         hardest=write_hardest(config, run, folder, name, count=gallery, show_pool=show_pool),
     )
+
+
+def _detections(config: Config, run: Run, splits: Sequence[tuple[Path, Path]]) -> DetectionTable:
+    learner = run.learner
+    detector = Detector(
+        learner.evaluated_model, config, tuple(run.identity["category_ids"]), learner.placement
+    )
+    truths, tables = zip(*(detect_coco(detector, *split) for split in splits), strict=True)
+    return rounded(join_tables(truths, tables))
 
 
 def _as_result(round_: FinishedRound) -> MiningRound:

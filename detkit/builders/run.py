@@ -1,38 +1,21 @@
 """A training run."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from detkit.bootstrap.bootstrapping import Bootstrapping
-from detkit.builders.background import (
-    POOL,
-    background_counts,
-    background_parts,
-    background_pool,
-    canvas_size,
-    scanned_pools,
-)
-from detkit.builders.data import (
-    build_evaluation_loader,
-    build_evaluation_transform,
-    build_training_transform,
-    split_paths,
-)
+from detkit.builders.background import background_counts, background_pool, canvas_size, scanned_pools
+from detkit.builders.batches import TrainingBatches
+from detkit.builders.data import build_evaluation_loader, build_evaluation_transform, split_paths
 from detkit.builders.learner import build_learner
 from detkit.builders.rounds import bootstrap_settings, build_bootstrapping
 from detkit.config import Config
-from detkit.data.coco import CocoAnnotations, read_coco
+from detkit.data.coco import read_coco
 from detkit.data.dataset import DetectionDataset
-from detkit.data.loader import BatchOrder, training_loader
-from detkit.data.mixing import JoinedDataset, MixedOrder, Stream
+from detkit.data.loader import BatchOrder
 from detkit.devices import place
 from detkit.errors import ConfigError
 from detkit.evaluation import read_ground_truth
 from detkit.evaluation.compared_metrics import FALSE_POSITIVE_LEVELS
-from detkit.evaluation.detection_errors import IgnoreRegions
-from detkit.mining.negative_set import MinedCrops
-from detkit.mining.pool import Pool
-from detkit.training.learner import Batch, Learner
+from detkit.training.learner import Learner
 from detkit.training.loop import Plan, Run
 from detkit.training.validation import Validator
 
@@ -63,15 +46,7 @@ def build_run(config: Config, *, resumed: bool = False) -> Run:
         folder=Path(config.output),
         plan=plan,
         learner=learner,
-        batches_from=_batches(
-            config,
-            annotations,
-            order=order,
-            plan=plan,
-            learner=learner,
-            pool=pool,
-            bootstrapping=bootstrapping,
-        ),
+        batches_from=TrainingBatches(config, annotations, order, plan, learner, pool, bootstrapping),
         validate=validate,
         identity={
             "config": config.model_dump(mode="json"),
@@ -81,58 +56,6 @@ def build_run(config: Config, *, resumed: bool = False) -> Run:
         tensorboard=config.training.tensorboard,
         at_pause=bootstrapping,
     )
-
-
-def _batches(
-    config: Config,
-    annotations: CocoAnnotations,
-    *,
-    order: BatchOrder,
-    plan: Plan,
-    learner: Learner,
-    pool: Pool | None,
-    bootstrapping: Bootstrapping | None,
-) -> Callable[[int], Iterator[Batch]]:
-    """The batches from an optimiser step on, up to the next pause at least."""
-    images = DetectionDataset(
-        annotations,
-        split_paths(config, config.data.train)[1],
-        build_training_transform(config),
-        seed=config.seed,
-        tracked=config.selection.name == "mined",
-    )
-    canvas = canvas_size(config, annotations)
-
-    def batches_from(step: int) -> Iterator[Batch]:
-        rounds = sum(pause <= step for pause in plan.pauses)
-        crops, suspects, folder = MinedCrops.none(), IgnoreRegions.none(), Path(config.output)
-        if bootstrapping is not None and bootstrapping.scans is not None:
-            crops, folder = bootstrapping.crops(rounds), bootstrapping.scans.crops_folder
-            if POOL in bootstrapping.scans.pools:
-                suspects = bootstrapping.scans.suspects(POOL, rounds + 1)
-        background = background_parts(
-            config, pool, crops=crops, folder=folder, canvas=canvas, suspects=suspects
-        )
-        joined = JoinedDataset([images, *(part.dataset for part in background)])
-        keys = MixedOrder(
-            order.between(step, plan.steps, parts=plan.accumulate),
-            [
-                (int(start), Stream(part.size, part.per_step, config.seed))
-                for start, part in zip(joined.starts[1:], background, strict=False)
-            ],
-            first=step,
-            parts=plan.accumulate,
-        )
-        loader = training_loader(
-            joined,
-            keys,
-            workers=config.data.workers,
-            stride=learner.model.stride,
-            pin_memory=learner.placement.device.type == "cuda",
-        )
-        return iter(loader)
-
-    return batches_from
 
 
 def _plan(config: Config, steps_per_epoch: int) -> Plan:

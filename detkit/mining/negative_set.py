@@ -1,11 +1,11 @@
-"""The negatives that are trained against: what the detector took for objects, kept for as long as there is room.
+"""The crops that are trained against: what the detector took for objects, kept for as long as there is room.
 
-Members are of two kinds. *Crops* are pictures, cut from a pool or from training images, that are background as a whole.
-*Regions* are boxes in training images, where they stay: any anchor on one counts as a negative.
+A crop is a picture, cut from a pool or from training images, that is background as a whole. (What counts as a negative
+in training images, where it stays, is remembered by ``detkit.negative_regions``.)
 
 The file, format version 1, is a NumPy archive (.npz, no pickled objects) of ``format`` ("detkit negatives"),
-``format_version``, ``crop_capacity`` and ``region_capacity`` (-1 for none), and a column for each field of
-``MinedCrops`` and ``MinedRegions``, named ``crops.files``, ``regions.boxes`` and so on.
+``format_version``, ``capacity`` (-1 for none), and a column for each field of ``MinedCrops``, named ``crops.files`` and
+so on.
 """
 
 import os
@@ -90,84 +90,47 @@ class MinedCrops(_Rows):
 
 
 @dataclass(frozen=True, eq=False)
-class MinedRegions(_Rows):
-    """Boxes on background, in training images."""
-
-    image_ids: np.ndarray
-    """int64 [N]."""
-    boxes: np.ndarray
-    """xyxy in pixels of the original image, float32 [N, 4]."""
-    scores: np.ndarray
-    """The latest, float32 [N]: how hard it still is."""
-    rounds: np.ndarray
-    """When it joined, int32 [N]."""
-
-    def __post_init__(self) -> None:
-        self._check()
-
-    @staticmethod
-    def none() -> "MinedRegions":
-        """No regions."""
-        number = np.zeros(0, np.int32)
-        return MinedRegions(
-            number.astype(np.int64), np.zeros((0, 4), np.float32), number.astype(np.float32), number
-        )
-
-
-@dataclass(frozen=True, eq=False)
 class NegativeSet:
-    """All negatives; methods return another set.
+    """The crops of all rounds; methods return another set.
 
     Nothing is dropped because it has become easy: a detector forgets what it no longer sees. When there is no room, and
-    only then, the easiest go. Each kind has room of its own, or a flood of regions would wash the crops out.
+    only then, the easiest go.
     """
 
     crops: MinedCrops
-    regions: MinedRegions
-    crop_capacity: int | None = None
-    """None has no end."""
-    region_capacity: int | None = None
+    capacity: int | None = None
     """None has no end."""
 
     @staticmethod
-    def empty(*, crop_capacity: int | None = None, region_capacity: int | None = None) -> "NegativeSet":
+    def empty(*, capacity: int | None = None) -> "NegativeSet":
         """A set without members."""
-        return NegativeSet(MinedCrops.none(), MinedRegions.none(), crop_capacity, region_capacity)
+        return NegativeSet(MinedCrops.none(), capacity)
 
     def with_crops(self, crops: MinedCrops) -> tuple["NegativeSet", MinedCrops]:
         """The set with these crops too, and the crops, old or new, that had to make room."""
-        kept, evicted = _make_room(self.crops.followed_by(crops), self.crop_capacity)
-        return replace(self, crops=kept), evicted
+        stays = np.ones(len(self.crops) + len(crops), dtype=bool)
+        everyone = self.crops.followed_by(crops)
+        if self.capacity is not None:
+            # The lowest scores go, and of equal ones the latest.
+            stays[np.argsort(-everyone.scores, kind="stable")[self.capacity :]] = False
+        return replace(self, crops=everyone.select(stays)), everyone.select(~stays)
 
-    def with_regions(self, regions: MinedRegions) -> tuple["NegativeSet", MinedRegions]:
-        """The set with these regions too, and the regions, old or new, that had to make room."""
-        kept, evicted = _make_room(self.regions.followed_by(regions), self.region_capacity)
-        return replace(self, regions=kept), evicted
+    def without(self, rows: np.ndarray) -> tuple["NegativeSet", MinedCrops]:
+        """The set without these of its crops, bool [N], and the crops that left."""
+        return replace(self, crops=self.crops.select(~rows)), self.crops.select(rows)
 
-    def with_scores(
-        self, *, crops: np.ndarray | None = None, regions: np.ndarray | None = None
-    ) -> "NegativeSet":
-        """The same members with these latest scores, float32 [N] each; None leaves the scores of a kind."""
-        changed = self
-        if crops is not None:
-            changed = replace(changed, crops=replace(self.crops, scores=crops))
-        if regions is not None:
-            changed = replace(changed, regions=replace(self.regions, scores=regions))
-        return changed
+    def with_scores(self, scores: np.ndarray) -> "NegativeSet":
+        """The same crops with these latest scores, float32 [N]."""
+        return replace(self, crops=replace(self.crops, scores=scores))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the set, whole or not at all."""
         columns: dict[str, Any] = {
-            f"{kind}.{field.name}": getattr(rows, field.name)
-            for kind, rows in (("crops", self.crops), ("regions", self.regions))
-            for field in fields(rows)
+            f"crops.{field.name}": getattr(self.crops, field.name) for field in fields(self.crops)
         }
-        columns |= {
-            name: -1 if getattr(self, name) is None else getattr(self, name)
-            for name in ("crop_capacity", "region_capacity")
-        }
+        capacity = -1 if self.capacity is None else self.capacity
         with written_whole(path) as partial, partial.open("wb") as stream:
-            np.savez(stream, format=FORMAT, format_version=FORMAT_VERSION, **columns)
+            np.savez(stream, format=FORMAT, format_version=FORMAT_VERSION, capacity=capacity, **columns)
 
 
 def load_negative_set(path: str | os.PathLike) -> NegativeSet:
@@ -186,36 +149,17 @@ def load_negative_set(path: str | os.PathLike) -> NegativeSet:
                 f"{path}: has format version {columns['format_version']}, this detkit reads version {FORMAT_VERSION}; "
                 "use the detkit that wrote it, or mine again"
             )
-        return NegativeSet(
-            MinedCrops(**_columns_of("crops", columns)),
-            MinedRegions(**_columns_of("regions", columns)),
-            _capacity(columns["crop_capacity"]),
-            _capacity(columns["region_capacity"]),
-        )
+        crops = {
+            name.removeprefix("crops."): column
+            for name, column in columns.items()
+            if name.startswith("crops.")
+        }
+        capacity = int(columns["capacity"])
+        return NegativeSet(MinedCrops(**crops), None if capacity < 0 else capacity)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; do the round before") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, TypeError) as error:
         raise DataError(f"{path}: is no negative set ({error}); give the negatives.npz of a round") from None
-
-
-def _columns_of(kind: str, columns: dict[str, np.ndarray]) -> dict[str, Any]:
-    return {
-        name.removeprefix(f"{kind}."): column
-        for name, column in columns.items()
-        if name.startswith(f"{kind}.")
-    }
-
-
-def _capacity(number: np.ndarray) -> int | None:
-    return None if number < 0 else int(number)
-
-
-def _make_room(members: Any, capacity: int | None) -> tuple[Any, Any]:
-    """The members that stay, in their order, and those that go: the lowest scores, and of equal ones the latest."""
-    stays = np.ones(len(members), dtype=bool)
-    if capacity is not None:
-        stays[np.argsort(-members.scores, kind="stable")[capacity:]] = False
-    return members.select(stays), members.select(~stays)
 
 
 def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:

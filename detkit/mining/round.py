@@ -168,8 +168,8 @@ def negatives_before(root: Path, number: int, *, capacity: int | None, label: st
         DataError: the round before left no set, or one that cannot be read.
     """
     if number <= 1:
-        return NegativeSet.empty(crop_capacity=capacity)
-    return replace(load_negative_set(_folder(root, label, number - 1) / NEGATIVES), crop_capacity=capacity)
+        return NegativeSet.empty(capacity=capacity)
+    return replace(load_negative_set(_folder(root, label, number - 1) / NEGATIVES), capacity=capacity)
 
 
 def begin(told: MiningRound, *, resume: bool, overwrite: bool) -> None:
@@ -258,9 +258,11 @@ def _record(
     windows = _windows_in_source(candidates, lines)
     kept = [row for row, candidate in enumerate(candidates) if candidate.decision == Decision.KEPT]
     new = _as_crops(told, [candidates[row] for row in kept], windows[kept], hashes, writer)
-    negatives = told.negatives.with_scores(crops=_latest_scores(told, lines))
+    negatives = told.negatives.with_scores(_latest_scores(told, lines))
+    suspects = [candidate for candidate in candidates if candidate.decision == Decision.QUARANTINED]
+    negatives, doubtful = negatives.without(_holding(negatives.crops, suspects, told.source.pool))
     negatives, evicted = negatives.with_crops(new)
-    no_room = f"easier than all of a full set of {negatives.crop_capacity}"
+    no_room = f"easier than all of a full set of {negatives.capacity}"
     old = evicted.select(~np.isin(evicted.files, new.files))
     for row, file in zip(kept, new.files.tolist(), strict=True):
         if file in evicted.files:
@@ -270,9 +272,9 @@ def _record(
     rows = manifest_rows(candidates, windows, writer, number=told.number, checkpoint=told.source.name)
     rows = sorted(rows, key=lambda row: -row["score"])
     rows += evicted_rows(old, names, told.source.name, no_room)
+    rows += evicted_rows(doubtful, names, told.source.name, "holds what may be an object, as this round says")
     write_manifest(told.folder / MANIFEST, told.identity, rows)
     if told.source.pool.state == "unverified":
-        suspects = [candidate for candidate in candidates if candidate.decision == Decision.QUARANTINED]
         sizes = {line.image: line.size for line in lines}
         write_quarantine(told.quarantine, told.source.pool, suspects, sizes, told.number)
     negatives.save(told.folder / NEGATIVES)
@@ -280,11 +282,25 @@ def _record(
     summary = {
         **summarise(lines, candidates, threshold=threshold),
         **told.identity,
-        "evicted": len(evicted),
+        "evicted": len(evicted) + len(doubtful),
         "crops": len(negatives.crops),
     }
     write_json(told.folder / SUMMARY, summary)
     return MinedRound(negatives, summary)
+
+
+def _holding(crops: MinedCrops, suspects: Sequence[Candidate], pool: Pool) -> np.ndarray:
+    """Which crops share a pixel with what has been set aside since they were cut, bool [N]: never negatives again."""
+    found = np.zeros(len(crops), dtype=bool)
+    for suspect in suspects:
+        x1, y1, x2, y2 = suspect.box
+        left, top, right, bottom = crops.windows.T
+        found |= (
+            (crops.sources == str(pool.files[suspect.image]))
+            & (np.maximum(left, x1) < np.minimum(right, x2))
+            & (np.maximum(top, y1) < np.minimum(bottom, y2))
+        )
+    return found
 
 
 def _windows_in_source(candidates: Sequence[Candidate], lines: Sequence[ScannedImage]) -> np.ndarray:

@@ -1,22 +1,12 @@
 """The negative set: who makes room, and the file."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from detkit.errors import DataError
-from detkit.mining.negative_set import MinedRegions, NegativeSet, load_negative_set
-
-
-def make_regions(scores):
-    count = len(scores)
-    return MinedRegions(
-        image_ids=np.arange(count),
-        boxes=np.ones((count, 4), dtype=np.float32),
-        scores=np.array(scores, dtype=np.float32),
-        rounds=np.full(count, 2, dtype=np.int32),
-    )
+from detkit.mining.negative_set import MinedCrops, NegativeSet, load_negative_set
 
 
 def assert_equal(first, second):
@@ -27,7 +17,7 @@ def assert_equal(first, second):
 
 
 def test_as_long_as_there_is_room_the_easy_stay(make_crops):
-    negatives, evicted = NegativeSet.empty(crop_capacity=4).with_crops(make_crops([0.5, 0.0, 0.9]))
+    negatives, evicted = NegativeSet.empty(capacity=4).with_crops(make_crops([0.5, 0.0, 0.9]))
     assert len(evicted) == 0
     negatives, evicted = negatives.with_crops(make_crops([0.01], number=2))
     assert len(evicted) == 0
@@ -35,39 +25,37 @@ def test_as_long_as_there_is_room_the_easy_stay(make_crops):
 
 
 def test_a_full_set_loses_the_lowest_latest_scores(make_crops):
-    negatives, _ = NegativeSet.empty(crop_capacity=3).with_crops(make_crops([0.5, 0.8, 0.9]))
-    negatives = negatives.with_scores(crops=np.array([0.5, 0.8, 0.1], dtype=np.float32))
+    negatives, _ = NegativeSet.empty(capacity=3).with_crops(make_crops([0.5, 0.8, 0.9]))
+    negatives = negatives.with_scores(np.array([0.5, 0.8, 0.1], dtype=np.float32))
     negatives, evicted = negatives.with_crops(make_crops([0.4, 0.6], number=2))
     assert negatives.crops.files.tolist() == ["1-0.png", "1-1.png", "2-1.png"]
     assert evicted.files.tolist() == ["1-2.png", "2-0.png"]
 
 
 def test_of_equals_those_who_came_first_stay(make_crops):
-    negatives, evicted = NegativeSet.empty(crop_capacity=2).with_crops(make_crops([0.5, 0.5, 0.5]))
+    negatives, evicted = NegativeSet.empty(capacity=2).with_crops(make_crops([0.5, 0.5, 0.5]))
     assert negatives.crops.files.tolist() == ["1-0.png", "1-1.png"]
     assert evicted.files.tolist() == ["1-2.png"]
 
 
-def test_regions_and_crops_have_room_of_their_own(make_crops):
-    negatives, _ = NegativeSet.empty(crop_capacity=1, region_capacity=2).with_crops(make_crops([0.1]))
-    negatives, evicted = negatives.with_regions(make_regions([0.9, 0.8, 0.95]))
-    assert len(negatives.crops) == 1
-    assert negatives.regions.image_ids.tolist() == [0, 2]
-    assert evicted.image_ids.tolist() == [1]
-    assert negatives.with_scores(regions=np.zeros(2, np.float32)).regions.scores.tolist() == [0, 0]
+def test_crops_can_be_taken_out(make_crops):
+    negatives, _ = NegativeSet.empty(capacity=3).with_crops(make_crops([0.5, 0.8, 0.9]))
+    negatives, gone = negatives.without(np.array([False, True, False]))
+    assert negatives.crops.files.tolist() == ["1-0.png", "1-2.png"]
+    assert gone.files.tolist() == ["1-1.png"]
+    assert negatives.capacity == 3
 
 
 def test_reads_back_as_it_was(make_crops, tmp_path):
-    negatives = NegativeSet(make_crops([0.5, 0.25]), make_regions([0.1]), 7, None)
+    negatives = NegativeSet(make_crops([0.5, 0.25]), 7)
     path = tmp_path / "folder" / "negatives.npz"
     negatives.save(path)
     back = load_negative_set(path)
     assert_equal(back.crops, negatives.crops)
-    assert_equal(back.regions, negatives.regions)
-    assert (back.crop_capacity, back.region_capacity) == (7, None)
+    assert back.capacity == 7
     NegativeSet.empty().save(path)
     empty = load_negative_set(path)
-    assert len(empty.crops) == len(empty.regions) == 0
+    assert (len(empty.crops), empty.capacity) == (0, None)
     assert [file.name for file in path.parent.iterdir()] == ["negatives.npz"]
 
 
@@ -91,4 +79,4 @@ def test_what_is_no_negative_set_is_refused(tmp_path):
 
 def test_columns_of_different_lengths_are_a_mistake():
     with pytest.raises(ValueError, match="different lengths"):
-        MinedRegions(np.arange(2), np.ones((3, 4)), np.ones(2), np.ones(2))
+        replace(MinedCrops.none(), scores=np.ones(1, np.float32))

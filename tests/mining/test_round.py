@@ -159,7 +159,7 @@ def test_what_was_not_scanned_keeps_its_score(make_round):
 
 
 def test_a_full_set_says_who_made_room(make_round):
-    negatives = mine(make_round(negatives=NegativeSet.empty(crop_capacity=4))).negatives
+    negatives = mine(make_round(negatives=NegativeSet.empty(capacity=4))).negatives
     detections = [*DETECTIONS, (2, [60, 5, 80, 25], 0.75), (3, [60, 5, 80, 25], 0.15)]
     told = make_round(detections, number=2, negatives=negatives)
     result = mine(told)
@@ -202,7 +202,7 @@ STEPS = ("choose_crops", "write_manifest", "write_quarantine", "write_coco_negat
 def test_interrupted_anywhere_a_round_ends_as_if_it_had_not_been(
     make_round, tmp_path, monkeypatch, step, when
 ):
-    options = {"state": "unverified", "negatives": NegativeSet.empty(crop_capacity=3)}
+    options = {"state": "unverified", "negatives": NegativeSet.empty(capacity=3)}
     detections = [*DETECTIONS, (2, [5, 5, 20, 20], 0.95)]
     whole = mine(make_round(detections, (), root=tmp_path / "whole", **options))
     told = make_round(detections, (), root=tmp_path / "cut", **options)
@@ -231,6 +231,23 @@ def test_interrupted_anywhere_a_round_ends_as_if_it_had_not_been(
         again = (tmp_path / "cut" / name).read_bytes()
         assert again == content or name.suffix == ".npz"
     assert len(list((tmp_path / "cut").rglob("*"))) == len(list((tmp_path / "whole").rglob("*")))
+
+
+def test_what_turns_out_to_be_a_suspect_is_taken_out_of_the_set(make_round):
+    """A detector that has learned more sees an object where an earlier round cut a crop."""
+    first = mine(make_round([(2, [5, 5, 20, 20], 0.3), (3, [5, 5, 20, 20], 0.4)], (), state="unverified"))
+    assert len(first.negatives.crops) == 2
+    options = {"state": "unverified", "number": 2, "negatives": first.negatives}
+    told = make_round([(2, [8, 8, 22, 22], 0.95)], (), **options)
+    second = mine(told)
+    assert second.negatives.crops.sources.tolist() == [str(told.source.pool.files[3])]
+    _, rows = read_manifest(told.folder / "manifest.jsonl")
+    assert [row["decision"] for row in rows] == ["quarantined", "evicted"]
+    assert rows[1]["reason"] == "holds what may be an object, as this round says"
+    assert rows[1]["crop"] in first.negatives.crops.files
+    assert second.summary["evicted"] == 1
+    coco = json.loads(told.coco.read_text())
+    assert [image["file_name"] for image in coco["images"]] == second.negatives.crops.files.tolist()
 
 
 def test_a_round_that_was_begun_is_not_begun_again_by_mistake(make_round):
