@@ -10,7 +10,7 @@ that was interrupted anywhere and is done again ends as if it had not been. A ro
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -267,17 +267,14 @@ def _record(
     for row, file in zip(kept, new.files.tolist(), strict=True):
         if file in evicted.files:
             candidates[row] = candidates[row].decided(Decision.EVICTED, no_room)
-    truth = told.source.pool.ground_truth
-    names = dict(zip(truth.category_ids, truth.class_names, strict=True))
     rows = manifest_rows(candidates, windows, writer, number=told.number, checkpoint=told.source.name)
-    rows = sorted(rows, key=lambda row: -row["score"])
-    rows += evicted_rows(old, names, told.source.name, no_room)
-    rows += evicted_rows(doubtful, names, told.source.name, "holds what may be an object, as this round says")
-    write_manifest(told.folder / MANIFEST, told.identity, rows)
+    left = {no_room: old, "holds what may be an object, as this round says": doubtful}
+    write_manifest(told.folder / MANIFEST, told.identity, [*_hardest_first(rows), *_left(told, left)])
     if told.source.pool.state == "unverified":
         sizes = {line.image: line.size for line in lines}
         write_quarantine(told.quarantine, told.source.pool, suspects, sizes, told.number)
     negatives.save(told.folder / NEGATIVES)
+    truth = told.source.pool.ground_truth
     write_coco_negatives(told.coco, negatives.crops, truth.class_names, truth.category_ids)
     summary = {
         **summarise(lines, candidates, threshold=threshold),
@@ -287,6 +284,19 @@ def _record(
     }
     write_json(told.folder / SUMMARY, summary)
     return MinedRound(negatives, summary)
+
+
+def _hardest_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: -row["score"])
+
+
+def _left(told: MiningRound, crops: Mapping[str, MinedCrops]) -> list[dict[str, Any]]:
+    """The lines of crops of earlier rounds that left the set, by why they did."""
+    truth = told.source.pool.ground_truth
+    names = dict(zip(truth.category_ids, truth.class_names, strict=True))
+    return [
+        row for reason, some in crops.items() for row in evicted_rows(some, names, told.source.name, reason)
+    ]
 
 
 def _holding(crops: MinedCrops, suspects: Sequence[Candidate], pool: Pool) -> np.ndarray:
