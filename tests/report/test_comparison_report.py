@@ -90,7 +90,7 @@ def test_all_charts_are_there_and_their_text_is_text(page):
         "Ranking of the arms by AP50", "Ranking of the arms by false positives per image at recall 0.8",
         "Differences of all pairs in AP50", "Differences of all pairs in false positives per image",
         "AP50 over compute", "Precision against recall", "Recall against false positives per image",
-        "added in each round", "Share accepted",
+        "added in each round", "New hard negatives per image",
     ):  # fmt: skip
         assert words in titles
     labels = page.text["text"]
