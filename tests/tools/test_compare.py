@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
@@ -34,8 +35,13 @@ ARMS = [
 
 
 def run(monkeypatch, *arguments):
+    """Run the script in this process; the number of threads that it sets is not that of the tests that follow."""
     monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
-    return compare.main()
+    threads = torch.get_num_threads()
+    try:
+        return compare.main()
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
