@@ -237,7 +237,10 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         help="training alone, detkit and torchvision as it comes (about a minute)",
     )
     add("--json", type=Path, metavar="FILE", help="write the records, a list, to FILE")
-    arguments = parser.parse_args(words)
+    return _checked(parser, parser.parse_args(words))
+
+
+def _checked(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> argparse.Namespace:
     if arguments.size % 32:
         parser.error(
             f"argument --size: {arguments.size} does not divide by 32, so that the two would pad differently"

@@ -240,7 +240,7 @@ void start(const Batch& batch, bool low_quality, cudaStream_t stream) {
   }
 }
 
-// The best IoU of every box of all images, 0 for now.
+// A place for the best IoU of every box of all images, 0 where no anchor has been compared.
 Tensor zero_best(const Tensor& anchors, const std::vector<Tensor>& boxes) {
   int64_t count = 0;
   for (const Tensor& image_boxes : boxes) {

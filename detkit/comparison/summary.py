@@ -55,12 +55,7 @@ def summarise(
     _check(arms)
     draws = draw(len(ground_truth.image_ids), resamples=resamples, seed=seed)
     total = sum(len(arm.runs) for arm in arms)
-    done = 0
-    measured: dict[str, dict[int, MeasuredRun]] = {arm.name: {} for arm in arms}
-    for arm in arms:
-        for run in arm.runs:
-            measured[arm.name][run.seed] = measure_run(ground_truth, run.detections, draws)
-            progress(done := done + 1, 2 * total)
+    measured = _measured(ground_truth, arms, draws, lambda part, _: progress(part, 2 * total))
     summaries = tuple(_arm(ground_truth, arm, measured[arm.name], draws) for arm in arms)
     differences = all_differences(measured, draws, lambda part, _: progress(total + part, 2 * total))
     return Comparison(
@@ -75,6 +70,18 @@ def summarise(
         recall_grid=RECALL_GRID,
         false_positive_grid=FALSE_POSITIVE_GRID,
     )
+
+
+def _measured(
+    ground_truth: GroundTruth, arms: Sequence[FinishedArm], draws: Draws, progress: Progress
+) -> dict[str, dict[int, MeasuredRun]]:
+    """Every run, by arm and seed."""
+    runs = [(arm.name, run) for arm in arms for run in arm.runs]
+    measured: dict[str, dict[int, MeasuredRun]] = {arm.name: {} for arm in arms}
+    for done, (name, run) in enumerate(runs, 1):
+        measured[name][run.seed] = measure_run(ground_truth, run.detections, draws)
+        progress(done, len(runs))
+    return measured
 
 
 def _check(arms: Sequence[FinishedArm]) -> None:

@@ -172,15 +172,7 @@ class TrainingTransform:
         # Each box takes its row and its kind along as columns; label fields would pass through float32.
         crowd = np.zeros(len(boxes), bool) if crowd is None else crowd
         table = np.column_stack([boxes, np.arange(len(boxes)), crowd]).astype(np.float64)
-        try:
-            # Landmarks go the way of the image, and tell where it lies afterwards.
-            result = self._pipeline(image=image, bboxes=table, keypoints=_as_keypoints(image.shape[:2]))
-        except Exception as error:
-            raise ConfigError(
-                f"{AUGMENT_KEY}: failed on an image resized to {image.shape[1]} x {image.shape[0]} pixels: "
-                f"{_reason(error)}"
-            ) from error
-        _check_image(result["image"])
+        result = self._augment(image, table)
         affine = _affine_to(result["keypoints"], given)
         table = result["bboxes"]
         if not len(table):  # albumentations leaves our columns out of an empty table
@@ -189,6 +181,18 @@ class TrainingTransform:
         return Transformed(
             result["image"], table[:, :4].astype(np.float32), table[:, 4].astype(np.int64), affine
         )
+
+    def _augment(self, image: np.ndarray, table: np.ndarray) -> dict[str, Any]:
+        """What the pipeline gives: image, bboxes, and the landmarks, which tell where the image lies afterwards."""
+        try:
+            result = self._pipeline(image=image, bboxes=table, keypoints=_as_keypoints(image.shape[:2]))
+        except Exception as error:
+            raise ConfigError(
+                f"{AUGMENT_KEY}: failed on an image resized to {image.shape[1]} x {image.shape[0]} pixels: "
+                f"{_reason(error)}"
+            ) from error
+        _check_image(result["image"])
+        return result
 
 
 class _BoxFilter(BboxProcessor):

@@ -111,23 +111,10 @@ def classify_detections(
     """
     matches = match_detections(ground_truth, table, iou=foreground_iou)
     overlaps = _overlaps(_with_regions(ground_truth, ignore), table)
-    least = min(foreground_iou, 1 - 1e-10)  # as in matching, so that an overlap of 1 can be reached
-    kinds = np.select(
-        [
-            matches.correct,
-            matches.ignored | (overlaps.ignored >= least),
-            overlaps.same_class >= least,
-            overlaps.other_class >= least,
-            overlaps.same_class >= background_iou,
-            overlaps.other_class >= background_iou,
-        ],
-        list(DetectionKind)[:-1],
-        default=DetectionKind.BACKGROUND,
-    )
     found = np.zeros(len(ground_truth), dtype=bool)
     found[matches.objects[matches.correct]] = True
     return ClassifiedDetections(
-        kinds=kinds.astype(np.int8),
+        kinds=_kinds(matches, overlaps, foreground_iou, background_iou),
         matches=matches,
         nearest_objects=overlaps.nearest,
         nearest_ious=np.maximum(overlaps.same_class, overlaps.other_class),
@@ -148,6 +135,24 @@ class _Overlaps:
     """Share of the detection that a crowd or ignore region, of any class, holds."""
     nearest: np.ndarray
     """Row of the object with the greatest IoU, -1 for none."""
+
+
+def _kinds(matches: Matches, overlaps: _Overlaps, foreground_iou: float, background_iou: float) -> np.ndarray:
+    """The kind of each detection, the first that fits: int8 [D]."""
+    least = min(foreground_iou, 1 - 1e-10)  # as in matching, so that an overlap of 1 can be reached
+    kinds = np.select(
+        [
+            matches.correct,
+            matches.ignored | (overlaps.ignored >= least),
+            overlaps.same_class >= least,
+            overlaps.other_class >= least,
+            overlaps.same_class >= background_iou,
+            overlaps.other_class >= background_iou,
+        ],
+        list(DetectionKind)[:-1],
+        default=DetectionKind.BACKGROUND,
+    )
+    return kinds.astype(np.int8)
 
 
 def _overlaps(ground_truth: GroundTruth, table: DetectionTable) -> _Overlaps:

@@ -41,11 +41,8 @@ def write_quarantine(
     shown = {image["id"]: image for image in tree["images"]}
     image_of = {image["file_name"]: image for image in tree["images"]}
     mine = set(pool.names.tolist())
-    rows = [
-        (shown[row["image_id"]]["file_name"], row)
-        for row in tree["annotations"]
-        if row.get("round") != number or shown[row["image_id"]]["file_name"] not in mine
-    ]
+    rows = [(shown[row["image_id"]]["file_name"], row) for row in tree["annotations"]]
+    rows = [(file, row) for file, row in rows if row.get("round") != number or file not in mine]
     for suspect in suspects:
         file = str(pool.names[suspect.image])
         height, width = sizes[suspect.image]

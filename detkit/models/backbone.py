@@ -66,12 +66,15 @@ def build_body(
     taps = [probe.tap(node, level) for node, level in zip(nodes, levels, strict=True)]
     if frozen_stem:
         nn.ModuleList(probe.before(taps[0].node)).requires_grad_(False)
+    return _cut(network, taps), taps
+
+
+def _cut(network: nn.Module, taps: Sequence[Tap]) -> nn.Module:
+    """What the taps need of a network, returning their features by level."""
     returned = {tap.node: str(tap.level) for tap in taps}
     # Tracing must stop at our own layer as it does at torchvision's.
     tracing = {"leaf_modules": [FrozenBatchNorm]}
-    return create_feature_extractor(
-        network, returned, tracer_kwargs=tracing, suppress_diff_warning=True
-    ), taps
+    return create_feature_extractor(network, returned, tracer_kwargs=tracing, suppress_diff_warning=True)
 
 
 class FrozenBatchNorm(FrozenBatchNorm2d):
