@@ -77,6 +77,9 @@ class ClassifiedDetections:
     """Row of the object, of any class, with the greatest IoU; -1 where none is overlapped at all: int64 [D]."""
     nearest_ious: np.ndarray
     """The IoU with it, 0 where there is none: float64 [D]."""
+    meant_objects: np.ndarray
+    """Row of the object that a detection finds or, by its kind, might have found: the one of its class, or of another
+    class where the kind says so, that it overlaps most. -1 for what is ignored or on background: int64 [D]."""
     found: np.ndarray
     """The objects that are found, bool [G]; False for a crowd."""
     missed: np.ndarray
@@ -113,11 +116,13 @@ def classify_detections(
     overlaps = _overlaps(_with_regions(ground_truth, ignore), table)
     found = np.zeros(len(ground_truth), dtype=bool)
     found[matches.objects[matches.correct]] = True
+    kinds = _kinds(matches, overlaps, foreground_iou, background_iou)
     return ClassifiedDetections(
-        kinds=_kinds(matches, overlaps, foreground_iou, background_iou),
+        kinds=kinds,
         matches=matches,
         nearest_objects=overlaps.nearest,
         nearest_ious=np.maximum(overlaps.same_class, overlaps.other_class),
+        meant_objects=_meant(kinds, matches, overlaps),
         found=found,
         missed=~found & ~ground_truth.crowd,
     )
@@ -133,8 +138,17 @@ class _Overlaps:
     """IoU with the objects of other classes."""
     ignored: np.ndarray
     """Share of the detection that a crowd or ignore region, of any class, holds."""
-    nearest: np.ndarray
-    """Row of the object with the greatest IoU, -1 for none."""
+    same_object: np.ndarray
+    """Row of the object of its class with the greatest IoU, -1 where it overlaps none."""
+    other_object: np.ndarray
+    """The same of other classes."""
+
+    @property
+    def nearest(self) -> np.ndarray:
+        """Row of the object of any class with the greatest IoU, of equal ones the first; -1 for none."""
+        surer = np.where(self.same_class > self.other_class, self.same_object, self.other_object)
+        equal = self.same_class == self.other_class
+        return np.where(equal, np.minimum(self.same_object, self.other_object), surer)
 
 
 def _kinds(matches: Matches, overlaps: _Overlaps, foreground_iou: float, background_iou: float) -> np.ndarray:
@@ -155,9 +169,17 @@ def _kinds(matches: Matches, overlaps: _Overlaps, foreground_iou: float, backgro
     return kinds.astype(np.int8)
 
 
+def _meant(kinds: np.ndarray, matches: Matches, overlaps: _Overlaps) -> np.ndarray:
+    """The object that each detection is about, -1 for none: int64 [D]."""
+    of_class = (DetectionKind.DUPLICATE, DetectionKind.BAD_LOCALISATION)
+    of_another = (DetectionKind.WRONG_CLASS, DetectionKind.WRONG_CLASS_AND_BAD_LOCALISATION)
+    places = [kinds == DetectionKind.CORRECT, np.isin(kinds, of_class), np.isin(kinds, of_another)]
+    return np.select(places, [matches.objects, overlaps.same_object, overlaps.other_object], default=-1)
+
+
 def _overlaps(ground_truth: GroundTruth, table: DetectionTable) -> _Overlaps:
     same, other, ignored = np.zeros((3, len(table)))
-    nearest = np.full(len(table), -1, dtype=np.int64)
+    same_object, other_object = np.full((2, len(table)), -1, dtype=np.int64)
     object_boxes, detection_boxes = to_coco_boxes(ground_truth.boxes), to_coco_boxes(table.boxes)
     of_objects, of_detections = _rows_by_image(ground_truth.object_image_ids), _rows_by_image(table.image_ids)
     for image_id in of_objects.keys() & of_detections.keys():
@@ -167,11 +189,16 @@ def _overlaps(ground_truth: GroundTruth, table: DetectionTable) -> _Overlaps:
         ignored[detections] = shares[:, crowd].max(axis=1, initial=0)
         objects, ious = objects[~crowd], shares[:, ~crowd]
         equal = ground_truth.object_category_ids[objects] == table.category_ids[detections, None]
-        same[detections] = np.where(equal, ious, 0).max(axis=1, initial=0)
-        other[detections] = np.where(equal, 0, ious).max(axis=1, initial=0)
         if len(objects):
-            nearest[detections] = np.where(ious.max(axis=1) > 0, objects[ious.argmax(axis=1)], -1)
-    return _Overlaps(same, other, ignored, nearest)
+            same[detections], same_object[detections] = _greatest(np.where(equal, ious, 0), objects)
+            other[detections], other_object[detections] = _greatest(np.where(equal, 0, ious), objects)
+    return _Overlaps(same, other, ignored, same_object, other_object)
+
+
+def _greatest(ious: np.ndarray, objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The greatest of each row [D, G], and the object that has it: the first of equals, -1 where all are 0."""
+    greatest = ious.max(axis=1)
+    return greatest, np.where(greatest > 0, objects[ious.argmax(axis=1)], -1)
 
 
 def _with_regions(ground_truth: GroundTruth, ignore: IgnoreRegions | None) -> GroundTruth:
