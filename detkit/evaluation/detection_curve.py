@@ -44,6 +44,17 @@ class DetectionCurve:
         return self.true_positives / (self.true_positives + self.false_positives)
 
     @property
+    def f1(self) -> np.ndarray:
+        """The harmonic mean of precision and recall, float64 [T]; NaN without objects."""
+        counted = self.true_positives + self.false_positives + (self.objects or np.nan)
+        return 2 * self.true_positives / counted
+
+    @property
+    def best(self) -> int | None:
+        """The point with the highest F1, of equal ones that of the highest score; None where no detection is right."""
+        return int(np.argmax(self.f1)) if self.objects and self.true_positives.any() else None
+
+    @property
     def false_positives_per_image(self) -> np.ndarray:
         """float64 [T]; NaN without images."""
         return self.false_positives / (self.images or np.nan)

@@ -55,6 +55,15 @@ def test_false_positives_at_recall(curve, recall, false_positives, score, precis
     assert curve.precision_at(recall) == pytest.approx(precision)
 
 
+def test_the_best_f1(curve, make_ground_truth, make_table):
+    # 2 TP / (detections + 4 objects)
+    np.testing.assert_allclose(curve.f1, [2 / 5, 2 / 6, 4 / 7, 4 / 8, 4 / 9, 6 / 10])
+    assert curve.scores[curve.best] == pytest.approx(0.4)
+    wrong = detection_curve(make_ground_truth([(1, 1, BOX)]), make_table([(1, 1, FAR, 0.9)]))
+    assert wrong.best is None
+    assert detection_curve(make_ground_truth([]), make_table([])).best is None
+
+
 def test_a_recall_that_is_never_reached_has_no_value(curve):
     assert curve.highest_recall == 0.75
     assert curve.false_positives_at(0.76) is None
