@@ -12,8 +12,8 @@ from markupsafe import Markup
 from detkit.evaluation.compared_metrics import COMPARED_METRICS, PAIR_METRIC
 from detkit.evaluation.comparison_results import Arm, Comparison, ranking, read_comparison
 from detkit.files import write_text
+from detkit.report.colours import css_classes, css_variables, line_class, line_key
 from detkit.report.comparison_charts import charts
-from detkit.report.comparison_colours import arm_class, arm_key, css_classes, css_variables
 from detkit.report.comparison_highlights import highlights, interval
 from detkit.report.comparison_pictures import ENLARGED, DrawnPicture, crop_uri, drawn_picture
 
@@ -57,8 +57,8 @@ def render(comparison: Comparison, folder: Path) -> str:
     numbers = {arm.name: index for index, arm in enumerate(comparison.arms)}
     return environment.get_template("comparison.html").render(
         comparison=comparison,
-        keys={name: arm_key(index) for name, index in numbers.items()},
-        arm_classes={name: arm_class(index) for name, index in numbers.items()},
+        keys={name: line_key(index) for name, index in numbers.items()},
+        line_classes={name: line_class(index) for name, index in numbers.items()},
         highlights=highlights(comparison),
         charts=charts(comparison),
         columns=[

@@ -15,7 +15,7 @@ from detkit.report.comparison_plots import (
     precision_chart,
     ranking_chart,
 )
-from detkit.report.comparison_svg import chart_style, inline_svg
+from detkit.report.svg import chart_style, inline_svg
 
 Drawn = tuple[Figure, str, str]
 """A figure, its title and its description."""

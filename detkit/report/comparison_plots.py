@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from detkit.evaluation.compared_metrics import ComparedMetric
 from detkit.evaluation.comparison_results import Arm, Comparison, Difference, LearningPoint, lead
-from detkit.report.comparison_colours import CARD, INK, MUTED, arm_colour, arm_dash, arm_marker
+from detkit.report.colours import CARD, INK, MUTED, line_colour, line_dash, line_marker
 from detkit.report.comparison_highlights import interval
 from detkit.report.comparison_text import fitted, fitted_pair, text_width
 
@@ -44,7 +44,7 @@ def ranking_chart(arms: Sequence[tuple[int, Arm]], metric: ComparedMetric) -> Fi
         if estimate.value is None:
             continue
         seeds = [value for run in arm.runs if (value := run.metrics[metric.name]) is not None]
-        colour = arm_colour(index)
+        colour = line_colour(index)
         _whisker(
             axes,
             row,
@@ -56,7 +56,7 @@ def ranking_chart(arms: Sequence[tuple[int, Arm]], metric: ComparedMetric) -> Fi
             np.array(seeds) * unit, [row + 0.22] * len(seeds), "o", color=colour, mfc="none", ms=3.5, mew=0.9
         )
         axes.plot(
-            estimate.value * unit, row, arm_marker(index), color=colour, ms=8, mec=CARD, mew=0.8, zorder=4
+            estimate.value * unit, row, line_marker(index), color=colour, ms=8, mec=CARD, mew=0.8, zorder=4
         )
     if not metric.higher_is_better:
         axes.set_xlim(left=min(0, axes.get_xlim()[0]))
@@ -79,7 +79,7 @@ def difference_chart(
     for row, (one, shown) in enumerate(told):
         colour, marker = MUTED, "o"
         if shown:
-            colour, marker = arm_colour(numbers[one.better]), arm_marker(numbers[one.better])
+            colour, marker = line_colour(numbers[one.better]), line_marker(numbers[one.better])
         value = metric.text(one.value)
         _row_name(axes, row, fitted_pair(one.better, one.worse, _room_beside(value), _NAME), value)
         _whisker(axes, row, [_times(end, unit) for end in (one.low, one.high)], one.value * unit, colour)
@@ -96,7 +96,7 @@ def learning_chart(arms: Sequence[Arm], metric: str) -> Figure:
     figure, axes = _plane(height=3.5)
     mining = [arm.name for arm in arms if any(run.rounds for run in arm.runs)]
     for index, arm in enumerate(arms):
-        colour = arm_colour(index)
+        colour = line_colour(index)
         courses = [_course(run.learning, metric) for run in arm.runs]
         courses = [(compute / 1e9, 100 * values) for compute, values in courses if len(values)]
         if not courses:
@@ -104,7 +104,7 @@ def learning_chart(arms: Sequence[Arm], metric: str) -> Figure:
         for compute, values in courses:
             axes.plot(compute, values, color=colour, lw=0.8, alpha=0.35)
         compute, values = _mean_course(courses)
-        axes.plot(compute, values, color=colour, lw=2, ls=arm_dash(index), marker=arm_marker(index), ms=4.5,
+        axes.plot(compute, values, color=colour, lw=2, ls=line_dash(index), marker=line_marker(index), ms=4.5,
                   mec=CARD, mew=0.6, zorder=3)  # fmt: skip
         if arm.name in mining:
             scans = [one.compute / 1e9 for one in arm.runs[0].rounds]
@@ -153,7 +153,7 @@ def mined_chart(arms: Sequence[tuple[int, Arm]]) -> Figure:
     for place, (index, arm) in enumerate(arms):
         rounds = _rounds(arm)
         across = rounds.numbers + (place - (len(arms) - 1) / 2) * width
-        colour = arm_colour(index)
+        colour = line_colour(index)
         axes.bar(across, rounds.found, width * 0.9, facecolor="none", edgecolor=colour, lw=1.2, zorder=2)
         axes.bar(across, rounds.added, width * 0.9, color=colour, zorder=2)
         axes.plot(
@@ -172,8 +172,8 @@ def acceptance_chart(arms: Sequence[tuple[int, Arm]]) -> Figure:
     for index, arm in arms:
         rounds = _rounds(arm)
         seen.append(rounds.accepted)
-        axes.plot(rounds.numbers, seen[-1], color=arm_colour(index), ls=arm_dash(index), lw=2,
-                  marker=arm_marker(index), ms=7, mec=CARD, mew=0.8)  # fmt: skip
+        axes.plot(rounds.numbers, seen[-1], color=line_colour(index), ls=line_dash(index), lw=2,
+                  marker=line_marker(index), ms=7, mec=CARD, mew=0.8)  # fmt: skip
     shares = np.concatenate(seen)
     if np.nanmax(shares) < _LOGARITHMIC * np.nanmin(shares):
         axes.set_ylim(bottom=0)
@@ -257,10 +257,10 @@ def _stack(curves: Sequence[Sequence[float | None]]) -> np.ndarray:
 
 def _band(axes: Axes, grid: np.ndarray, curves: np.ndarray, index: int) -> None:
     """The mean of the seeds where all have a value, over what they span."""
-    mean, colour = curves.mean(axis=0), arm_colour(index)
+    mean, colour = curves.mean(axis=0), line_colour(index)
     axes.fill_between(grid, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.13, lw=0)
     every = (3 + 2 * index, 14)  # not all arms' at one place
-    axes.plot(grid, mean, color=colour, lw=1.9, ls=arm_dash(index), marker=arm_marker(index), ms=5,
+    axes.plot(grid, mean, color=colour, lw=1.9, ls=line_dash(index), marker=line_marker(index), ms=5,
               mec=CARD, mew=0.6, markevery=every)  # fmt: skip
 
 

@@ -108,8 +108,8 @@ def test_charts_take_the_pages_colours_and_one_for_each_arm(report):
     charts = report[report.index("<main>") :]
     assert not re.search(r"#0[0-9a]0[0-9a]0[0-9a]\b", charts)
     for index in range(4):
-        assert charts.count(f"var(--arm-{index})") > 8
-    assert "var(--arm-4)" not in charts
+        assert charts.count(f"var(--line-{index})") > 8
+    assert "var(--line-4)" not in charts
     assert "stroke: #000000" not in charts
     for scheme in ("prefers-color-scheme: dark", "@media print"):
         assert scheme in report

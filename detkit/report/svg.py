@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from detkit.report.comparison_colours import GRID, INK, css_values
+from detkit.report.colours import GRID, INK, css_values, light_values
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
@@ -58,21 +58,38 @@ def inline_svg(figure: Figure, *, key: str, title: str, description: str) -> Mar
         key: differs from that of every other figure of the page; ids begin with it.
         title, description: what a reader who does not see the chart is told; untrusted text is escaped.
     """
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": key}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # the page's font draws the text, not matplotlib's
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-    ElementTree.register_namespace("", _SVG)
-    ElementTree.register_namespace("xlink", _XLINK)
-    root = ElementTree.fromstring(buffer.getvalue())
+    root = _rendered(figure, key)
     for size in ("width", "height"):
         root.attrib.pop(size, None)  # the page decides; viewBox keeps the shape
     _drop(root, "metadata")
     _drop(root, "style")  # applies to the whole page where SVG stands inside it
     for element in root.iter():
         _adapt(element, key)
+        _colour(element, css_values())
     _describe(root, key, title, description)
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # escaped by ElementTree
+
+
+def standing_svg(figure: Figure) -> str:
+    """The figure as the text of a file of its own, in light colours on white; drawn within ``chart_style``."""
+    root = _rendered(figure, "figure")
+    _drop(root, "metadata")
+    for element in root.iter():
+        _colour(element, light_values())
+    paper = ElementTree.Element(f"{{{_SVG}}}rect", {"width": "100%", "height": "100%", "fill": "#ffffff"})
+    root.insert(0, paper)
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _rendered(figure: Figure, key: str) -> ElementTree.Element:
+    """What matplotlib writes, always the same for the same key."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": key}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the page's font draws the text, not matplotlib's
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", _XLINK)
+    return ElementTree.fromstring(buffer.getvalue())
 
 
 def _drop(root: ElementTree.Element, name: str) -> None:
@@ -82,7 +99,7 @@ def _drop(root: ElementTree.Element, name: str) -> None:
 
 
 def _adapt(element: ElementTree.Element, key: str) -> None:
-    """Page colours for stand-ins, and ids that no other figure has."""
+    """Ids that no other figure of the page has."""
     for name, value in element.attrib.items():
         if name == "id":
             element.set(name, f"{key}-{value}")
@@ -90,13 +107,16 @@ def _adapt(element: ElementTree.Element, key: str) -> None:
             element.set(name, value.replace("#", f"#{key}-", 1))
         elif name == "clip-path":
             element.set(name, value.replace("url(#", f"url(#{key}-"))
-        elif name in ("style", "fill", "stroke"):
-            element.set(name, _coloured(value))
 
 
-def _coloured(style: str) -> str:
-    values = css_values()
-    return re.sub(r"#[0-9a-f]{6}", lambda match: values.get(match.group(), match.group()), style)
+def _colour(element: ElementTree.Element, values: dict[str, str]) -> None:
+    """Colours for stand-ins."""
+    for name in ("style", "fill", "stroke"):
+        style = element.get(name)
+        if style is not None:
+            element.set(
+                name, re.sub(r"#[0-9a-f]{6}", lambda found: values.get(found.group(), found.group()), style)
+            )
 
 
 def _describe(root: ElementTree.Element, key: str, title: str, description: str) -> None:
