@@ -5,7 +5,7 @@ leaves an anchor out, gamma 0 is cross entropy, an alpha balances it, gamma fade
 count for nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -67,18 +67,32 @@ class DetectionCriterion(nn.Module):
         self.low_quality = low_quality
         self.selection = selection
 
-    def forward(self, outputs: DenseOutputs, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Scalar float32 losses ``classification`` and ``box``; their sum is what to minimise."""
+    def forward(
+        self,
+        outputs: DenseOutputs,
+        targets: Sequence[Target],
+        observe: Callable[[Candidates, Tensor], None] | None = None,
+    ) -> dict[str, Tensor]:
+        """Scalar float32 losses ``classification`` and ``box``; their sum is what to minimise.
+
+        Args:
+            outputs: of the model.
+            targets: the objects of each image.
+            observe: is shown the anchors and the classification loss of each, [N, A], before they are summed.
+        """
         anchors = torch.cat(list(outputs.anchors))
         matches = self.match(anchors, targets)
         labels = anchor_labels(matches, targets)
         positives = mean_over_processes((labels >= 0).sum().float()).clamp(min=1)
         weigh = partial(sigmoid_focal_loss, outputs.logits, labels, alpha=self.alpha, gamma=self.gamma)
+        candidates = Candidates(labels, anchors, outputs, targets, loss=weigh)
         weights = None
         if self.selection is not None:
-            weights = self.selection(Candidates(labels, anchors, outputs, targets, loss=weigh))
+            weights = self.selection(candidates)
             matches = matches.masked_fill(weights == 0, IGNORE)
         classification = weigh(weights=weights)
+        if observe is not None:
+            observe(candidates, classification)
         return {
             "classification": classification.sum() / positives,
             "box": self.box_weight * self._box_loss(outputs, anchors, matches, targets) / positives,

@@ -20,7 +20,7 @@ ALLOWED = {
     "criterion": WORDS | {"ops", "models", "selection"},
     "inference": WORDS | {"models", "evaluation"},
     "mining": WORDS | {"data", "evaluation"},
-    "training": WORDS | {"data", "models", "evaluation", "inference"},
+    "training": WORDS | {"ops", "data", "models", "evaluation", "selection", "inference"},
     "bootstrap": WORDS | {"evaluation", "negative_regions", "mining", "training"},
     "doctor": {"ops"},
     "builders": WORDS

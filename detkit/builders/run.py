@@ -1,5 +1,6 @@
 """A training run."""
 
+from functools import partial
 from pathlib import Path
 
 from detkit.builders.background import background_counts, background_pool, canvas_size, scanned_pools
@@ -15,6 +16,7 @@ from detkit.devices import place
 from detkit.errors import ConfigError
 from detkit.evaluation import read_ground_truth
 from detkit.evaluation.compared_metrics import FALSE_POSITIVE_LEVELS
+from detkit.training.laziness import StepLook
 from detkit.training.learner import Learner
 from detkit.training.loop import Plan, Run
 from detkit.training.validation import Validator
@@ -55,6 +57,11 @@ def build_run(config: Config, *, resumed: bool = False) -> Run:
         },
         tensorboard=config.training.tensorboard,
         at_pause=bootstrapping,
+        look=partial(
+            StepLook,
+            score_threshold=config.postprocess.score_threshold,
+            foreground_iou=config.matcher.foreground_iou,
+        ),
     )
 
 

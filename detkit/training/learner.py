@@ -1,7 +1,7 @@
 """One optimiser step, and everything that it changes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -37,11 +37,14 @@ class Learner:
         """The weights that are evaluated and kept as the result: the average where there is one."""
         return self.model if self.average is None else cast(RetinaNet, self.average.module)
 
-    def step(self, batches: Sequence[Batch], step: int) -> dict[str, float]:
+    def step(
+        self, batches: Sequence[Batch], step: int, observe: Callable[..., None] | None = None
+    ) -> dict[str, float]:
         """Take optimiser step ``step`` over the mean of the batches' losses; return what to log.
 
         Each batch's losses are normalised by its own positives. Numbers are read from the device once, after the
-        backward passes, so that a GPU is not kept waiting in between.
+        backward passes, so that a GPU is not kept waiting in between. What ``observe`` is shown, see
+        ``DetectionCriterion.forward``.
 
         Raises:
             TrainingError: a loss or the gradient is not finite; no weight has been changed by this step.
@@ -51,7 +54,7 @@ class Learner:
         self.optimiser.zero_grad(set_to_none=True)
         parts: list[dict[str, Tensor]] = []
         for images, targets in batches:
-            losses = self.losses(images, targets)
+            losses = self.losses(images, targets, observe)
             (torch.stack(list(losses.values())).sum() / len(batches)).backward()
             parts.append({name: value.detach() for name, value in losses.items()})
         norm = self._clip()
@@ -68,12 +71,14 @@ class Learner:
         rate = max(group["initial_lr"] for group in self.optimiser.param_groups) * factor
         return {"loss": sum(totals.values()), **totals, "gradient_norm": norm, "learning_rate": rate}
 
-    def losses(self, images: ImageBatch, targets: Sequence[Target]) -> dict[str, Tensor]:
+    def losses(
+        self, images: ImageBatch, targets: Sequence[Target], observe: Callable[..., None] | None = None
+    ) -> dict[str, Tensor]:
         """The forward pass and the criterion, on this learner's device."""
         device = self.placement.device
         with self.placement.autocast():
             outputs = self.model(images.to(device, non_blocking=True))
-        return self.criterion(outputs, on_device(targets, device))
+        return self.criterion(outputs, on_device(targets, device), observe)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a step changes."""

@@ -16,6 +16,7 @@ from detkit.console import ProgressBar, progress_bar, say
 from detkit.models import RetinaNet
 from detkit.training.checkpoint import random_state, restore_random_state, save_checkpoint
 from detkit.training.interruption import Interruption, watch_interruption
+from detkit.training.laziness import StepLook
 from detkit.training.learner import Batch, Learner
 from detkit.training.run_log import RunLog
 
@@ -56,6 +57,16 @@ class Plan:
     def ends_epoch(self, step: int) -> bool:
         """Whether an epoch ends with this many steps."""
         return step % self.steps_per_epoch == 0 or step == self.steps
+
+    def logs(self, step: int) -> bool:
+        """Whether the log gets a row after this many steps."""
+        return self.ends_epoch(step) or step % self.log_every == 0
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint is due amid an epoch after this many steps."""
+        if self.checkpoint_every is None or self.ends_epoch(step):
+            return False
+        return step % self.checkpoint_every == 0
 
     def stop_after(self, step: int) -> int:
         """Where the steps that follow ``step`` are interrupted next: at a pause or an epoch's end."""
@@ -109,6 +120,8 @@ class Run:
     """Called at each of the plan's pauses; what it returns is logged as a ``round``. It may change what the learner
     holds and what ``batches_from`` gives, and adds to the position's compute. A run that is stopped before it returns
     calls it again when it is resumed, with everything as it was."""
+    look: Callable[[], StepLook] | None = None
+    """Makes what looks at the first step and at each that gets a row in the log; None looks at none."""
 
     def fit(self, checkpoint: dict[str, Any] | None = None) -> Position:
         """Train from the beginning, or on from a ``last.pt``; return where the run ended.
@@ -174,16 +187,22 @@ class Run:
             task = bar.add_task(title, total=plan.steps, completed=position.step, status="")
             for _ in range(position.step, plan.stop_after(position.step)):
                 group = list(islice(batches, plan.accumulate))
-                meter.add(self.learner.step(group, position.step), sum(len(images) for images, _ in group))
+                logs = plan.logs(position.step + 1)
+                look = self.look() if self.look and (logs or position.step == 0) else None
+                values = self.learner.step(group, position.step, look)
+                meter.add(values, sum(len(images) for images, _ in group))
                 position.step += 1
                 position.compute += sum(STEP_PASSES * images.canvas_pixels for images, _ in group)
-                ends = plan.ends_epoch(position.step)
-                if ends or position.step % plan.log_every == 0:
+                if look:
+                    log.write(
+                        {"event": "look", **self._where(position), **look.values(), "seconds": look.seconds}
+                    )
+                if logs:
                     log.write(self._train_row(meter, bar))
                 bar.update(task, advance=1, status=meter.status)
                 if interruption.signal is not None:
                     return
-                if not ends and plan.checkpoint_every and position.step % plan.checkpoint_every == 0:
+                if plan.saves(position.step):
                     self._save_last(position, log)
 
     def _train_row(self, meter: "_Meter", bar: ProgressBar) -> dict[str, Any]:

@@ -151,11 +151,11 @@ def _watch(run: Run, recalls: Sequence[float] | None, told: dict[str, Any]) -> W
     assert isinstance(bootstrapping, Bootstrapping)
     watched = Watched(run, bootstrapping, told)
 
-    def step(batches: Any, number: int) -> dict[str, float]:
+    def step(batches: Any, number: int, observe: Any = None) -> dict[str, float]:
         ((images, targets),) = batches
         pixels = images.canvas_pixels
         watched.steps[number] = Step(images.file_names, images.pixels, list(targets), pixels)
-        return Learner.step(run.learner, batches, number)
+        return Learner.step(run.learner, batches, number, observe)
 
     def pause(position: Position) -> dict[str, Any] | None:
         watched.before.append(_copied(run.learner.state_dict()))

@@ -73,10 +73,10 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_the_same(tiny_config, whole_
     run = run_for(tiny_config)
     take_step = run.learner.step
 
-    def step_then_signal(batches, step):
+    def step_then_signal(batches, step, observe=None):
         if step == stop_after - 1:
             signal.raise_signal(signal.SIGTERM)
-        return take_step(batches, step)
+        return take_step(batches, step, observe)
 
     object.__setattr__(run.learner, "step", step_then_signal)
     stopped = run.fit()
@@ -89,6 +89,13 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_the_same(tiny_config, whole_
     assert build_run(config).fit(checkpoint).finished
     assert same_weights(run.folder, whole_run)
     assert log_without_times(run.folder) == log_without_times(whole_run)
+
+
+def test_the_first_step_and_those_with_a_row_are_looked_at(whole_run):
+    rows = read_log(whole_run / "metrics.jsonl")
+    looks = [row for row in rows if row["event"] == "look"]
+    assert [row["step"] for row in looks] == [1, *(row["step"] for row in rows if row["event"] == "train")]
+    assert all(0 < row["positive_gradient"] <= 1 and row["seconds"] > 0 for row in looks)
 
 
 def test_a_finished_run_is_not_trained_again(whole_run, tiny_config):
@@ -158,9 +165,9 @@ def test_accumulation_takes_one_step_for_its_batches(tiny_config):
     seen = []
     take_step = run.learner.step
 
-    def watched(batches, step):
+    def watched(batches, step, observe=None):
         seen.append([len(images) for images, _ in batches])
-        return take_step(batches, step)
+        return take_step(batches, step, observe)
 
     object.__setattr__(run.learner, "step", watched)
     assert run.fit().step == 5
@@ -190,8 +197,8 @@ def test_a_loss_that_is_not_finite_names_the_images_and_keeps_the_last_good_stat
     forward = run.learner.criterion.forward
     count = iter(range(100))
 
-    def poisoned(outputs, targets):
-        losses = forward(outputs, targets)
+    def poisoned(outputs, targets, observe=None):
+        losses = forward(outputs, targets, observe)
         return losses if next(count) < 4 else {**losses, "box": losses["box"] * float("nan")}
 
     run.learner.criterion.forward = poisoned
