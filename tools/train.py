@@ -6,9 +6,10 @@ from pathlib import Path
 
 from detkit.builders import build_run
 from detkit.config import dump_config, load_config
-from detkit.console import run_tool, say
+from detkit.console import run_tool, say, warn
 from detkit.files import write_text
 from detkit.report.curves import training_curves
+from detkit.report.fitting import fitting
 from detkit.training.loop import BEST
 from detkit.training.resume import checkpoint_to_resume, clear
 from detkit.training.run_log import read_log
@@ -58,10 +59,14 @@ def main() -> int:
     if checkpoint:
         say(f"resuming {folder} at step {checkpoint['step']} of {run.plan.steps}")
     position = run.fit(checkpoint)
-    training_curves(read_log(folder / "metrics.jsonl"), folder / "curves.png", metric=config.training.metric)
+    rows = read_log(folder / "metrics.jsonl")
+    training_curves(rows, folder / "curves.png", metric=config.training.metric)
     if not position.finished:
         say(f"stopped and saved at step {position.step}; the same command with --resume goes on")
         return 130
+    fit = fitting(rows, metric=config.training.metric)
+    if fit is not None and fit.verdict != "settled":
+        warn(fit.sentence)
     best = "n/a" if position.best is None else f"{position.best:.4f}"
     say(f"best {config.training.metric} {best} at step {position.best_step}: {folder / BEST}")
     return 0

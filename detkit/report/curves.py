@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from detkit.files import written_whole
+from detkit.report.fitting import fitting
 
 _TRAINING, _VALIDATION, _SECOND = "#1f77b4", "#d95f02", "#1b9e77"
 
@@ -31,7 +32,7 @@ def training_curves(rows: Rows, path: str | PathLike, *, metric: str = "AP") -> 
 
 
 def draw_curves(rows: Rows, *, metric: str = "AP") -> Figure:
-    """The figure that ``training_curves`` writes: three panels above one another."""
+    """The figure that ``training_curves`` writes: three panels above one another, and what ``fitting`` says of them."""
     train = [row for row in rows if row.get("event") == "train"]
     validate = [row for row in rows if row.get("event") == "validate"]
     figure = Figure(figsize=(8, 8.5), dpi=120, layout="constrained")
@@ -39,7 +40,9 @@ def draw_curves(rows: Rows, *, metric: str = "AP") -> Figure:
     _draw_losses(losses, train, validate)
     _draw_metrics(metrics, validate, metric)
     _draw_rate(rate, train)
-    best = best_row(validate, metric)
+    best, fit = best_row(validate, metric), fitting(rows, metric=metric)
+    if fit is not None and fit.verdict != "settled":
+        losses.set_title(fit.sentence.partition(";")[0], fontsize=10, loc="left")
     for axes in (losses, metrics, rate):
         axes.grid(color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)

@@ -50,6 +50,13 @@ def test_the_best_epoch_is_marked_by_the_metric_chosen():
         assert f"epoch {epoch}" in figure.axes[1].get_title(loc="left")
 
 
+def test_a_verdict_stands_above_the_losses():
+    losses = [0.5, 0.6, 0.7]
+    rows = [*TRAIN, *(validate_row(epoch, 0.4, 0.7, loss) for epoch, loss in enumerate(losses, 1))]
+    assert draw_curves(rows).axes[0].get_title(loc="left").startswith("overfitting since epoch 1")
+    assert not draw_curves([*TRAIN, *rows[-3:][::-1]]).axes[0].get_title(loc="left").startswith("overfitting")
+
+
 def test_a_run_without_validation_says_so():
     figure = draw_curves(TRAIN)
     assert set(lines(figure, 1)) == set()

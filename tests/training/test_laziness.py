@@ -19,7 +19,10 @@ COARSE = torch.tensor([[x, y, x + 32, y + 32] for y in range(0, 64, 16) for x in
 
 
 def target(boxes: list[list[float]], labels: list[int]) -> Target:
-    return {"boxes": torch.tensor(boxes).float().view(-1, 4), "labels": torch.tensor(labels, dtype=torch.int64)}
+    return {
+        "boxes": torch.tensor(boxes).float().view(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+    }
 
 
 TARGETS = [target([[8, 8, 24, 24], [30, 30, 60, 60]], [1, 0]), target([[1, 0, 17, 16]], [2]), target([], [])]
