@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from detkit.builders import detect_coco, load_detector, split_paths
+from detkit.builders.gate import passes_gate
 from detkit.config import Evaluation
 from detkit.console import print_table, run_tool, say
 from detkit.evaluation import (
@@ -24,8 +25,10 @@ EXAMPLES = """examples:
   python tools/evaluate.py runs/drone/best.pt --annotations other.json --images photos --output runs/drone/other
   python tools/evaluate.py --annotations val.json --detections detections.json --output runs/eval \\
       --classes person,car --backend fast
+  python tools/evaluate.py runs/demo/best.pt --output runs/demo --gate configs/gates/demo.yaml
 
-The last one needs no model and scores any program's COCO results; classes that are not named become background.
+The fourth needs no model and scores any program's COCO results; classes that are not named become background. The
+last one is for before a detector goes out: it ends with status 1 where it is not good enough, and says why.
 DIR/metrics.json holds COCO's twelve numbers, and per class AP, precision, recall and F1, as fractions; null means
 that there is nothing to measure. A checkpoint's detections are written beside it as detections.json.
 """
@@ -48,6 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", required=True, type=Path, metavar="DIR", help="folder for metrics.json")
     add("--backend", choices=("pycocotools", "fast"), help="fast: the extra fast-eval (pycocotools)")
     add("--score", type=float, help="least score for precision, recall and F1 (0.5)")
+    add("--gate", type=Path, metavar="GATE.yaml", help="end with status 1 unless all it asks for holds")
     arguments = parser.parse_args()
     if arguments.checkpoint:
         if arguments.detections or arguments.classes:
@@ -75,7 +79,7 @@ def detect(arguments: argparse.Namespace) -> tuple[GroundTruth, DetectionTable, 
     return ground_truth, table, detector.config.evaluation
 
 
-def main() -> None:
+def main() -> int:
     arguments = parse_arguments()
     if arguments.checkpoint:
         ground_truth, table, defaults = detect(arguments)
@@ -88,6 +92,9 @@ def main() -> None:
         print_table(title, columns, rows)
     write_json(arguments.output / "metrics.json", metrics)
     say(f"metrics: {arguments.output / 'metrics.json'}")
+    if arguments.gate and not passes_gate(arguments.gate, ground_truth, table, arguments.output):
+        return 1
+    return 0
 
 
 def _names(text: str) -> list[str]:

@@ -6,12 +6,14 @@ has a range, an unknown key is refused, and all mistakes are reported at once wi
 
 from detkit.config.comparison import ComparedArm, ComparisonConfig
 from detkit.config.experiment import Config
+from detkit.config.gate import Gate
 from detkit.config.negatives import Selection
 from detkit.config.reading import (
     DATA_ROOT_VARIABLE,
     dump_config,
     load_comparison,
     load_config,
+    load_gate,
     parse_config,
     read_tree,
     set_key,
@@ -26,12 +28,14 @@ __all__ = [
     "ComparisonConfig",
     "Config",
     "Evaluation",
+    "Gate",
     "Metric",
     "Selection",
     "Split",
     "dump_config",
     "load_comparison",
     "load_config",
+    "load_gate",
     "parse_config",
     "read_tree",
     "set_key",

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from detkit.config.comparison import ComparisonConfig
 from detkit.config.experiment import Config
+from detkit.config.gate import Gate
 from detkit.config.values import Section
 from detkit.errors import ConfigError
 
@@ -76,6 +77,15 @@ def load_comparison(path: str | os.PathLike, overrides: Sequence[str] = ()) -> C
         ConfigError: as of ``load_config``.
     """
     return _checked(ComparisonConfig, read_tree(path, overrides), source=str(path))
+
+
+def load_gate(path: str | os.PathLike) -> Gate:
+    """Read and check a quality gate.
+
+    Raises:
+        ConfigError: as of ``load_config``.
+    """
+    return _checked(Gate, read_tree(path), source=str(path))
 
 
 def read_tree(path: str | os.PathLike, overrides: Sequence[str] = ()) -> dict[str, Any]:

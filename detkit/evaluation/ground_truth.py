@@ -44,6 +44,21 @@ class GroundTruth:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def of_class(self, category_id: int) -> "GroundTruth":
+        """The objects of one class, in the same images; all other classes are background there."""
+        rows = self.object_category_ids == category_id
+        return replace(
+            self,
+            category_ids=(category_id,),
+            class_names=(self.class_names[self.category_ids.index(category_id)],),
+            object_image_ids=self.object_image_ids[rows],
+            object_category_ids=self.object_category_ids[rows],
+            boxes=self.boxes[rows],
+            areas=self.areas[rows],
+            crowd=self.crowd[rows],
+            dropped_category_ids=tuple({*self.dropped_category_ids, *self.category_ids} - {category_id}),
+        )
+
     def objects_per_class(self) -> list[int]:
         """How many objects, crowds left out, each class has."""
         return [int((self.object_category_ids[~self.crowd] == id_).sum()) for id_ in self.category_ids]
