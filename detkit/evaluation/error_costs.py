@@ -22,6 +22,7 @@ import numpy as np
 
 from detkit.evaluation.detection_errors import ClassifiedDetections, DetectionKind
 from detkit.evaluation.ground_truth import GroundTruth
+from detkit.evaluation.resampling import average_precision
 from detkit.evaluation.results import DetectionTable
 
 MISSED = "missed"
@@ -33,7 +34,6 @@ _LEFT_OUT = (
     DetectionKind.BACKGROUND,
 )
 _MENDED = (DetectionKind.WRONG_CLASS, DetectionKind.BAD_LOCALISATION)
-_RECALLS = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True)
@@ -185,16 +185,11 @@ def _indices(category_ids: np.ndarray, index: dict[int, int]) -> np.ndarray:
 
 
 def _average_precision(correct: np.ndarray, objects: int) -> float:
-    """COCO's: the mean of the precision at 101 recalls, each the highest at that recall or more.
-
-    Args:
-        correct: of each detection, surest first: bool [D].
-        objects: that are to be found; with none left there is nothing to lose.
-    """
+    """COCO's, of detections in order, surest first: bool [D]; with no object left to find there is nothing to lose."""
     if not objects:
         return 1.0
-    true = np.cumsum(correct)
-    precision = true / np.arange(1, len(correct) + 1)
-    highest = np.maximum.accumulate(precision[::-1])[::-1]
-    places = np.searchsorted(true / objects, _RECALLS, side="left")
-    return float(np.append(highest, 0.0)[places].mean())
+    found = np.flatnonzero(correct)
+    if not len(found):
+        return 0.0
+    true = np.arange(1, len(found) + 1)
+    return float(average_precision(true[None], found[None] + 1, np.array([objects]))[0])

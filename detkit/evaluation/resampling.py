@@ -58,7 +58,7 @@ class ClassRanking:
             true = np.cumsum(np.take(weights, found, axis=1), axis=1)
             if len(found):
                 counted = np.take(rows, found, axis=1) - _ignored_before(weights, found, ignored)
-                precisions[index] = _average_precision(true, counted, objects)
+                precisions[index] = average_precision(true, counted, objects)
                 recalls[index] = true[:, -1] / np.maximum(objects, 1)
         nothing = objects == 0
         precisions[:, nothing] = recalls[:, nothing] = np.nan
@@ -219,7 +219,7 @@ def _ignored_before(weights: np.ndarray, found: np.ndarray, ignored: np.ndarray)
     return np.take(total, np.searchsorted(ignored, found), axis=1)
 
 
-def _average_precision(true: np.ndarray, counted: np.ndarray, objects: np.ndarray) -> np.ndarray:
+def average_precision(true: np.ndarray, counted: np.ndarray, objects: np.ndarray) -> np.ndarray:
     """The mean over 101 recalls of the highest precision at that recall or above (COCO's AP).
 
     Only rows that find an object are needed: recall grows there, and precision falls between them.
