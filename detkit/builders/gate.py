@@ -93,7 +93,7 @@ def check_gate(gate: Gate, ground_truth: GroundTruth, table: DetectionTable, fol
         checks += _least(gate.overall, "all classes", values, ground_truth, table)
     for row in metrics["per_class"]:
         if row["name"] in gate.classes:
-            truth = ground_truth.of_class(row["category_id"])
+            truth = ground_truth.of_classes([row["category_id"]])
             mine = table.select(table.category_ids == row["category_id"])
             checks += _least(gate.classes[row["name"]], row["name"], row, truth, mine)
     if gate.alarms is not None:

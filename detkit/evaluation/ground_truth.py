@@ -44,19 +44,21 @@ class GroundTruth:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def of_class(self, category_id: int) -> "GroundTruth":
-        """The objects of one class, in the same images; all other classes are background there."""
-        rows = self.object_category_ids == category_id
+    def of_classes(self, category_ids: Sequence[int]) -> "GroundTruth":
+        """The objects of these classes, in this order and in the same images; all others become background."""
+        rows = np.isin(self.object_category_ids, category_ids)
+        names = dict(zip(self.category_ids, self.class_names, strict=True))
+        others = [id_ for id_ in self.category_ids if id_ not in category_ids]
         return replace(
             self,
-            category_ids=(category_id,),
-            class_names=(self.class_names[self.category_ids.index(category_id)],),
+            category_ids=tuple(category_ids),
+            class_names=tuple(names[id_] for id_ in category_ids),
             object_image_ids=self.object_image_ids[rows],
             object_category_ids=self.object_category_ids[rows],
             boxes=self.boxes[rows],
             areas=self.areas[rows],
             crowd=self.crowd[rows],
-            dropped_category_ids=tuple({*self.dropped_category_ids, *self.category_ids} - {category_id}),
+            dropped_category_ids=(*self.dropped_category_ids, *others),
         )
 
     def objects_per_class(self) -> list[int]:
@@ -130,19 +132,8 @@ def _narrowed(everything: GroundTruth, classes: Sequence[str], path: str | os.Pa
         problem = f"has no class {some_of(unknown)}" if unknown else "no class is asked for"
         raise DataError(f"{path}: {problem}; its classes are {', '.join(everything.class_names)}")
     named = list(zip(everything.class_names, everything.category_ids, strict=True))
-    kept = {id_: name for wanted in classes for name, id_ in named if name == wanted}
-    rows = np.isin(everything.object_category_ids, list(kept))
-    return replace(
-        everything,
-        category_ids=tuple(kept),
-        class_names=tuple(kept.values()),
-        object_image_ids=everything.object_image_ids[rows],
-        object_category_ids=everything.object_category_ids[rows],
-        boxes=everything.boxes[rows],
-        areas=everything.areas[rows],
-        crowd=everything.crowd[rows],
-        dropped_category_ids=tuple(id_ for id_ in everything.category_ids if id_ not in kept),
-    )
+    kept = dict.fromkeys(id_ for wanted in classes for name, id_ in named if name == wanted)
+    return everything.of_classes(list(kept))
 
 
 def _areas(annotations: JsonRows, boxes: np.ndarray) -> np.ndarray:
