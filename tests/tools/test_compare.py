@@ -195,10 +195,10 @@ def test_a_stopped_run_goes_on_and_gives_the_same(results, comparison, tmp_path,
     take_step = Learner.step
     command = (comparison / "squares.yaml", f"output={tmp_path}", "--work", tmp_path / "work", "seeds=[0]")
 
-    def killed(self, batches, step):
+    def killed(self, batches, step, observe=None):
         if step == 11:
             raise SystemError("killed")
-        return take_step(self, batches, step)
+        return take_step(self, batches, step, observe)
 
     arms = [ARMS[2]]
     command += (f"arms={json.dumps(arms)}",)
