@@ -57,11 +57,7 @@ def build_run(config: Config, *, resumed: bool = False) -> Run:
         },
         tensorboard=config.training.tensorboard,
         at_pause=bootstrapping,
-        look=partial(
-            StepLook,
-            score_threshold=config.postprocess.score_threshold,
-            foreground_iou=config.matcher.foreground_iou,
-        ),
+        look=partial(StepLook, config.postprocess.score_threshold, config.matcher.foreground_iou),
     )
 
 

@@ -49,10 +49,8 @@ def summarise(
         progress: called with how many parts are done, of how many.
 
     Raises:
-        DataError: arms share a name or have no runs, an arm has a seed twice, two arms have no seed in common, or
-            a detection is of an image or category that the ground truth does not know.
+        DataError: arms, their seeds, or their detections and the ground truth do not go together.
     """
-    _check(arms)
     draws = draw(len(ground_truth.image_ids), resamples=resamples, seed=seed)
     total = sum(len(arm.runs) for arm in arms)
     measured = _measured(ground_truth, arms, draws, lambda part, _: progress(part, 2 * total))
@@ -76,6 +74,7 @@ def _measured(
     ground_truth: GroundTruth, arms: Sequence[FinishedArm], draws: Draws, progress: Progress
 ) -> dict[str, dict[int, MeasuredRun]]:
     """Every run, by arm and seed."""
+    _check(arms)
     runs = [(arm.name, run) for arm in arms for run in arm.runs]
     measured: dict[str, dict[int, MeasuredRun]] = {arm.name: {} for arm in arms}
     for done, (name, run) in enumerate(runs, 1):
