@@ -68,7 +68,7 @@ def finished_run(
         seed=config.seed,
         detections=_detections(config, run, splits),
         compute={"training": position.compute - mining, "mining": mining},
-        wall_clock=round(sum(row.get("seconds", 0.0) for row in rows), 1),
+        wall_clock=round(sum(row.get("seconds", 0.0) for row in rows if row["event"] != "look"), 1),
         learning=[
             LearningPoint(row["compute"], {metric.name: row.get(metric.name) for metric in COMPARED_METRICS})
             for row in rows

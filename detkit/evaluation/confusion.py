@@ -41,9 +41,8 @@ def confusion_matrix(
         score: the least of a detection that counts.
     """
     classes = len(ground_truth.category_ids)
-    index = {category_id: index for index, category_id in enumerate(ground_truth.category_ids)}
-    there = np.array([index[one] for one in ground_truth.object_category_ids.tolist()], dtype=np.int64)
-    said = np.array([index[one] for one in table.category_ids.tolist()], dtype=np.int64)
+    there = ground_truth.class_indices(ground_truth.object_category_ids)
+    said = ground_truth.class_indices(table.category_ids)
     counted = (table.scores >= score) & (classified.kinds != DetectionKind.IGNORED)
     correct = counted & (classified.kinds == DetectionKind.CORRECT)
     free = ~ground_truth.crowd

@@ -52,14 +52,16 @@ class ErrorCosts:
 
     def cost(self, error: str, category_ids: Collection[int] | None = None) -> float | None:
         """What an error costs the mean over classes (these, or all); None where none of them has objects."""
-        rows = np.isin(self.category_ids, list(self.category_ids if category_ids is None else category_ids))
-        costs = (self.without[error] - self.as_is)[rows]
-        return float(np.nanmean(costs)) if np.isfinite(costs).any() else None
+        return self._mean(self.without[error] - self.as_is, category_ids)
 
     def mean(self, category_ids: Collection[int] | None = None) -> float | None:
         """The mean average precision over classes (these, or all), as it is; None where none has objects."""
-        rows = np.isin(self.category_ids, list(self.category_ids if category_ids is None else category_ids))
-        return float(np.nanmean(self.as_is[rows])) if np.isfinite(self.as_is[rows]).any() else None
+        return self._mean(self.as_is, category_ids)
+
+    def _mean(self, values: np.ndarray, category_ids: Collection[int] | None) -> float | None:
+        if category_ids is not None:
+            values = values[np.isin(self.category_ids, list(category_ids))]
+        return float(np.nanmean(values)) if np.isfinite(values).any() else None
 
 
 def error_costs(
@@ -123,13 +125,12 @@ class _Ledger:
         counts = (area >= areas[0]) & (area < areas[1]) & (classified.kinds != DetectionKind.IGNORED)
         order = np.lexsort((table.image_ids, -table.scores))
         rows = order[counts[order]]
-        index = {category_id: index for index, category_id in enumerate(ground_truth.category_ids)}
         return _Ledger(
             kinds=classified.kinds[rows],
             scores=table.scores[rows],
-            named=_indices(table.category_ids[rows], index),
+            named=ground_truth.class_indices(table.category_ids[rows]),
             meant=meant[rows],
-            object_classes=_indices(ground_truth.object_category_ids, index),
+            object_classes=ground_truth.class_indices(ground_truth.object_category_ids),
             asked=~ground_truth.crowd & (ground_truth.areas >= areas[0]) & (ground_truth.areas < areas[1]),
             found=classified.found,
             classes=len(ground_truth.category_ids),
@@ -178,10 +179,6 @@ class _Ledger:
         missed = self.asked & ~self.found
         missed[self.meant[np.isin(self.kinds, _MENDED)]] = False
         return np.bincount(self.object_classes[missed], minlength=self.classes)
-
-
-def _indices(category_ids: np.ndarray, index: dict[int, int]) -> np.ndarray:
-    return np.array([index[category_id] for category_id in category_ids.tolist()], dtype=np.int64)
 
 
 def _average_precision(correct: np.ndarray, objects: int) -> float:

@@ -61,6 +61,11 @@ class GroundTruth:
             dropped_category_ids=(*self.dropped_category_ids, *others),
         )
 
+    def class_indices(self, category_ids: np.ndarray) -> np.ndarray:
+        """The place of each category id in ``category_ids``; int64, of the same length."""
+        index = {category_id: index for index, category_id in enumerate(self.category_ids)}
+        return np.array([index[category_id] for category_id in category_ids.tolist()], dtype=np.int64)
+
     def objects_per_class(self) -> list[int]:
         """How many objects, crowds left out, each class has."""
         return [int((self.object_category_ids[~self.crowd] == id_).sum()) for id_ in self.category_ids]

@@ -35,7 +35,7 @@ class StepLook:
     score_threshold: float = 0.05
     foreground_iou: float = 0.5
     seconds: float = 0.0
-    """What looking has taken by now; on a GPU the time to ask for it."""
+    """What looking has taken by now, waiting for the GPU included; it is part of the step's time."""
     _seen: dict[str, Tensor] = field(default_factory=dict)
     _slopes: dict[int, Tensor] = field(default_factory=dict)
     _labels: Tensor | None = None
@@ -103,7 +103,7 @@ class StepLook:
         for share in HARDEST:
             hardest = _hardest(self._losses, counts, share)
             for name, values in parts.items():
-                shares[f"hardest_{share * 100:g}_{name}"] = values.flatten()[hardest].sum() / values.sum()
+                shares[f"hardest_{share * 100:g}_{name}"] = _share(values.flatten(), hardest)
         return shares
 
 
@@ -134,6 +134,7 @@ def _scores(candidates: Candidates, threshold: float) -> dict[str, Tensor]:
 
 
 def _share(values: Tensor, part: Tensor) -> Tensor:
+    """What a part has of the sum; the part is bool of the same shape, or indices of flat values."""
     return values[part].sum() / values.sum()
 
 

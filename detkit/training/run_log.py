@@ -5,7 +5,8 @@
 - ``{"event": "train", "step", "epoch", "compute", "loss", "classification", "box", "gradient_norm", "learning_rate",
   "images_per_second", "seconds"}``: means over the steps since the row before;
 - ``{"event": "look", "step", "epoch", "compute", "positive_loss", ..., "seconds"}``: where the loss of the first step,
-  and of each that a train row follows, came from, see ``laziness.StepLook``; seconds are what looking took;
+  and of each that a train row follows, came from, see ``laziness.StepLook``; seconds are what looking took, and are in
+  those of the train row too;
 - ``{"event": "validate", "step", "epoch", "compute", "loss", "classification", "box", AP, AP50, ..., "seconds"}``: the
   metrics of ``training.validation`` as fractions, null where there is nothing to measure;
 - ``{"event": "round", "step", "epoch", "compute", ...}``: a round of bootstrapping, see ``bootstrap.rounds``.
