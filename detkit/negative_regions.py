@@ -6,7 +6,7 @@ wherever augmentation then puts it. A detector forgets what it no longer sees, s
 become, until there is no room.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ class Regions:
     scores: Tensor
     """The latest, float32 [R]: how hard each still is."""
     rounds: Tensor
-    """When it joined, int32 [R]; 0 is by chance."""
+    """When it joined, int32 [R]; 0 is by chance, or because a person said so."""
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -65,10 +65,13 @@ class NegativeRegions:
     Args:
         capacity: of all images together; None has no end.
         overlap_iou: of two noted regions that overlap more, the harder one joins.
+        accepted: what a person called background, xyxy in pixels of the original image, [R, 4] by image id: they join
+            when the image is first seen.
     """
 
     capacity: int | None = None
     overlap_iou: float = 0.5
+    accepted: Mapping[int, Tensor] = field(default_factory=dict)
     joined: int = 0
     """Rounds that have ended."""
     seen: int = 0
@@ -94,6 +97,7 @@ class NegativeRegions:
 
     def begin(self, image_id: int, boxes: Tensor) -> None:
         """Start the regions of an image that is seen for the first time, with boxes drawn by chance [R, 4]."""
+        boxes = torch.cat([boxes, self.accepted.get(image_id, boxes[:0])])
         rounds = torch.zeros(len(boxes), dtype=torch.int32)
         self._members[image_id] = Regions(boxes, torch.zeros(len(boxes)), rounds)
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from detkit.builders import build_evaluation_transform, held_out_images, load_detector, mining_source
 from detkit.console import print_table, run_tool, say, warn
 from detkit.errors import ConfigError
+from detkit.evaluation.review_marks import NO_MARKS, ReviewMarks, read_review_marks
 from detkit.mining.held_out import refuse_held_out
 from detkit.mining.manifest import summary_tables
-from detkit.mining.pool import coco_pool, image_files
+from detkit.mining.pool import Pool, coco_pool, image_files
 from detkit.mining.round import MinedRound, MiningRound, begin, mine, negatives_before
 from detkit.mining.settings import MiningSettings
 from detkit.mining.source import MiningSource, named_file, results_source
@@ -66,6 +67,8 @@ def make_parser() -> argparse.ArgumentParser:
         value = getattr(usual, name)
         kind = _threshold if name == "threshold" else type(value)
         add(f"--{name.replace('_', '-')}", type=kind, default=value, metavar="X", help=f"{text} ({value})")
+    add("--marks", type=Path, metavar="MARKS.json", help="what a person said of places (tools/diagnose.py): "
+        "rejected is never a negative, accepted is one however high it scores")  # fmt: skip
     add("--held-out", nargs="*", metavar="PATH", help="images never to mine: folders, or COCO files as "
         "GT.json=DIR (those of the checkpoint's val and test); no PATH checks nothing")  # fmt: skip
     add("--classes", metavar="A,B", help="with --detections: look for these classes of GT.json alone")
@@ -155,6 +158,7 @@ def main() -> None:
         negatives=negatives_before(arguments.output, arguments.round, capacity=arguments.capacity),
         part=arguments.part,
         file_format="jpg",
+        marks=marks_of(arguments.marks, mined.pool),
     )
     # Refuses a round that was begun before the pool is looked through; removes nothing yet.
     begin(told, resume=arguments.resume or arguments.overwrite, overwrite=False)
@@ -169,6 +173,17 @@ def main() -> None:
     except KeyboardInterrupt:
         warn(f"{told.folder}: is not complete; go on with the same arguments and --resume")
         raise
+
+
+def marks_of(path: Path | None, pool: Pool) -> ReviewMarks:
+    marks = NO_MARKS if path is None else read_review_marks(path)
+    elsewhere = marks.elsewhere(pool.names.tolist())
+    if elsewhere:
+        warn(
+            f"--marks {path}: {len(elsewhere)} images of it are not mined here, {min(elsewhere)!r} for one; names "
+            "start from --images, or are as in --annotations"
+        )
+    return marks
 
 
 def report(result: MinedRound, told: MiningRound) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 from detkit.bootstrap.compute import scan_compute
 from detkit.errors import ConfigError
 from detkit.evaluation.detection_errors import IgnoreRegions
+from detkit.evaluation.review_marks import NO_MARKS, ReviewMarks
 from detkit.mining.negative_set import MinedCrops, NegativeSet
 from detkit.mining.pool import Pool
 from detkit.mining.quarantine import quarantined_regions
+from detkit.mining.review import ignored_regions
 from detkit.mining.round import CROPS, MiningRound, mine, negatives_before
 from detkit.mining.settings import MiningSettings
 from detkit.mining.source import InputSize, MiningSource
@@ -59,6 +61,8 @@ class Scans:
     input_size: InputSize
     source: Callable[[Pool, str], MiningSource]
     """The detector as it is now over a pool; the text names it in the records."""
+    marks: ReviewMarks = NO_MARKS
+    """What a person said of places in the pools."""
 
     def __post_init__(self) -> None:
         for pool in self.pools.values():
@@ -91,6 +95,7 @@ class Scans:
                     negatives=negatives,
                     part=(part, self.parts),
                     label=label,
+                    marks=self.marks,
                 )
             )
             negatives = mined.negatives
@@ -112,9 +117,11 @@ class Scans:
         """The crops of the set that a round left; none before the first."""
         return self._set_after(number).crops
 
-    def suspects(self, label: str, before: int) -> IgnoreRegions:
-        """What of a pool was set aside by rounds before this one."""
-        return quarantined_regions(self.root / f"{label}-quarantine.json", self.pools[label], before=before)
+    def ignored(self, label: str, before: int) -> IgnoreRegions:
+        """What of a pool was set aside by rounds before this one, or rejected by a person."""
+        pool = self.pools[label]
+        suspects = quarantined_regions(self.root / f"{label}-quarantine.json", pool, before=before)
+        return ignored_regions(pool, suspects, self.marks)
 
     def charge(self, part: int) -> int:
         """What the scans of a part cost, in forward passes per canvas pixel."""

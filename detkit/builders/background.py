@@ -128,7 +128,7 @@ def background_parts(
     crops: MinedCrops,
     folder: Path,
     canvas: tuple[int, int],
-    suspects: IgnoreRegions,
+    ignored: IgnoreRegions,
 ) -> list[BackgroundPart]:
     """The background of the steps from now on.
 
@@ -138,7 +138,7 @@ def background_parts(
         crops: those that were mined; there may be none yet.
         folder: where their files are.
         canvas: (height, width) that crops are laid on.
-        suspects: what may be an object in the pool's images.
+        ignored: what may be an object in the pool's images.
     """
     counts = background_counts(config)
     parts = []
@@ -151,6 +151,6 @@ def background_parts(
         # What fires in a pool that may hold objects is not noted, for it may be one: there all background counts, as in
         # every other arm, but for what scans have set aside.
         tracked = config.selection.name == "mined" and pool.state == "verified-empty"
-        images = PoolDataset(pool, transform, seed=config.seed, tracked=tracked, ignore=suspects)
+        images = PoolDataset(pool, transform, seed=config.seed, tracked=tracked, ignore=ignored)
         parts.append(BackgroundPart(images, len(images), counts.pool - canvases))
     return parts

@@ -8,14 +8,14 @@ from pathlib import Path
 from detkit.bootstrap.bootstrapping import Bootstrapping
 from detkit.builders.background import POOL, BackgroundPart, background_parts, canvas_size
 from detkit.builders.data import build_training_transform, split_paths
+from detkit.builders.training_images import TrainingImages
 from detkit.config import Config
-from detkit.data.coco import CocoAnnotations
 from detkit.data.dataset import DetectionDataset
 from detkit.data.loader import BatchOrder, training_loader
 from detkit.data.mixing import JoinedDataset, MixedOrder, Stream
 from detkit.evaluation.detection_errors import IgnoreRegions
 from detkit.mining.negative_set import MinedCrops
-from detkit.mining.pool import Pool
+from detkit.mining.review import ignored_regions
 from detkit.training.learner import Batch, Learner
 from detkit.training.loop import Plan
 
@@ -25,18 +25,16 @@ class TrainingBatches:
     """Call it with an optimiser step for the batches from there on, which hold up to the next pause at least."""
 
     config: Config
-    annotations: CocoAnnotations
+    images: TrainingImages
     order: BatchOrder
     plan: Plan
     learner: Learner
-    pool: Pool | None
-    """Images without objects."""
     bootstrapping: Bootstrapping | None
 
     def __call__(self, step: int) -> Iterator[Batch]:
         """The batches from a step on."""
         background = self._background(step)
-        joined = JoinedDataset([self.images, *(part.dataset for part in background)])
+        joined = JoinedDataset([self.with_objects, *(part.dataset for part in background)])
         streams = [
             (int(start), Stream(part.size, part.per_step, self.config.seed))
             for start, part in zip(joined.starts[1:], background, strict=False)
@@ -55,10 +53,10 @@ class TrainingBatches:
         return iter(loader)
 
     @cached_property
-    def images(self) -> DetectionDataset:
-        """Those with objects."""
+    def with_objects(self) -> DetectionDataset:
+        """The images of the training set."""
         return DetectionDataset(
-            self.annotations,
+            self.images.annotations,
             split_paths(self.config, self.config.data.train)[1],
             build_training_transform(self.config),
             seed=self.config.seed,
@@ -67,13 +65,14 @@ class TrainingBatches:
 
     def _background(self, step: int) -> list[BackgroundPart]:
         rounds = sum(pause <= step for pause in self.plan.pauses)
-        crops, suspects, folder = MinedCrops.none(), IgnoreRegions.none(), Path(self.config.output)
+        crops, folder, ignored = MinedCrops.none(), Path(self.config.output), IgnoreRegions.none()
+        pool = self.images.pool
+        if pool is not None:
+            ignored = ignored_regions(pool, ignored, self.images.marks)
         if self.bootstrapping is not None and self.bootstrapping.scans is not None:
             scans = self.bootstrapping.scans
             crops, folder = self.bootstrapping.crops(rounds), scans.crops_folder
             if POOL in scans.pools:
-                suspects = scans.suspects(POOL, rounds + 1)
-        canvas = canvas_size(self.config, self.annotations)
-        return background_parts(
-            self.config, self.pool, crops=crops, folder=folder, canvas=canvas, suspects=suspects
-        )
+                ignored = scans.ignored(POOL, rounds + 1)
+        canvas = canvas_size(self.config, self.images.annotations)
+        return background_parts(self.config, pool, crops=crops, folder=folder, canvas=canvas, ignored=ignored)

@@ -30,7 +30,8 @@ def run_identity(config: Config, splits: Sequence[Split | None]) -> dict[str, An
     background = config.data.background
     return {
         **kept,
-        "model.weights": _weights(config.model.weights),
+        "model.weights": _told_file(config.model.weights),
+        "data.marks": _told_file(config.data.marks),
         "device": placement.device.type,
         "precision": str(placement.dtype).removeprefix("torch."),
         "torch": torch.__version__.partition("+")[0],
@@ -41,7 +42,7 @@ def run_identity(config: Config, splits: Sequence[Split | None]) -> dict[str, An
     }
 
 
-def _weights(told: str | None) -> str | None:
+def _told_file(told: str | None) -> str | None:
     if told is None or not Path(told).is_file():
         return told
     return f"{Path(told).name} (sha256 {sha256_of(told)[:16]})"

@@ -1,9 +1,10 @@
 """What learns: model, losses, optimiser and schedule."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from detkit.builders.criterion import build_criterion
 from detkit.builders.model import build_model, place_model
@@ -19,7 +20,13 @@ from detkit.training.schedule import LearningRateSchedule
 
 
 def build_learner(
-    config: Config, class_names: Sequence[str], plan: Plan, placement: Placement, *, read_weights: bool
+    config: Config,
+    class_names: Sequence[str],
+    plan: Plan,
+    placement: Placement,
+    *,
+    read_weights: bool,
+    accepted: Mapping[int, Tensor] | None = None,
 ) -> Learner:
     """A learner that has learned nothing yet.
 
@@ -29,6 +36,7 @@ def build_learner(
         plan: its pauses are where the schedule begins anew, if each round begins from scratch.
         placement: where it runs.
         read_weights: read ``model.weights``; a checkpoint that follows makes it needless.
+        accepted: what a person called background, by image (see ``builders.marks``).
     """
     # Seeded here and nowhere else: the initial weights, and then dropout, draw from torch's global generator.
     torch.manual_seed(config.seed)
@@ -41,7 +49,7 @@ def build_learner(
     decay = config.training.ema_decay
     return Learner(
         model=model,
-        criterion=build_criterion(config),
+        criterion=build_criterion(config, accepted),
         optimiser=build_optimiser(model, **config.optimiser.model_dump()),
         schedule=LearningRateSchedule(steps=plan.steps, restarts=plan.pauses if scratch else (), **settings),
         placement=placement,

@@ -13,6 +13,7 @@ from detkit.builders.detector import Detector, source_of_pool
 from detkit.config import Config
 from detkit.data.coco import read_coco
 from detkit.evaluation.compared_metrics import recall_at_name
+from detkit.evaluation.review_marks import ReviewMarks
 from detkit.mining.pool import Pool
 from detkit.mining.settings import MiningSettings
 from detkit.mining.source import MiningSource
@@ -43,6 +44,7 @@ def build_bootstrapping(
     *,
     steps: int,
     fresh: Callable[[], Mapping[str, Any]],
+    marks: ReviewMarks,
 ) -> Bootstrapping | None:
     """The rounds of a run; None where it has none.
 
@@ -54,6 +56,7 @@ def build_bootstrapping(
         canvas: (height, width) that crops are laid on.
         steps: of the run.
         fresh: the state of a learner that has learned nothing.
+        marks: what a person said of places in the images.
     """
     settings = bootstrap_settings(config)
     if settings is None:
@@ -65,13 +68,15 @@ def build_bootstrapping(
         steps=steps,
         learner=learner,
         regions=selection.regions if isinstance(selection, MinedNegatives) else None,
-        scans=_scans(config, learner, pools, canvas) if pools else None,
+        scans=_scans(config, learner, pools, canvas, marks) if pools else None,
         watch=_watch(config, settings, learner, validate) if settings.watched else None,
         fresh=fresh if settings.start == "scratch" else None,
     )
 
 
-def _scans(config: Config, learner: Learner, pools: Mapping[str, Pool], canvas: tuple[int, int]) -> Scans:
+def _scans(
+    config: Config, learner: Learner, pools: Mapping[str, Pool], canvas: tuple[int, int], marks: ReviewMarks
+) -> Scans:
     assert config.bootstrap is not None
     told = config.bootstrap.crops
     assert told is not None, "there are pools to scan"
@@ -99,6 +104,7 @@ def _scans(config: Config, learner: Learner, pools: Mapping[str, Pool], canvas: 
         stride=learner.model.stride,
         input_size=build_evaluation_transform(config).size_for,
         source=source,
+        marks=marks,
     )
 
 

@@ -3,11 +3,12 @@
 from functools import partial
 from pathlib import Path
 
-from detkit.builders.background import background_counts, background_pool, canvas_size, scanned_pools
+from detkit.builders.background import background_counts, canvas_size, scanned_pools
 from detkit.builders.batches import TrainingBatches
 from detkit.builders.data import build_evaluation_loader, build_evaluation_transform, split_paths
 from detkit.builders.learner import build_learner
 from detkit.builders.rounds import bootstrap_settings, build_bootstrapping
+from detkit.builders.training_images import training_images
 from detkit.config import Config
 from detkit.data.coco import read_coco
 from detkit.data.dataset import DetectionDataset
@@ -28,31 +29,34 @@ def build_run(config: Config, *, resumed: bool = False) -> Run:
     A ``resumed`` run does not read ``model.weights``: a checkpoint follows.
     """
     placement = place(config.device, config.precision)
-    annotations = read_coco(split_paths(config, config.data.train)[0], config.data.classes)
+    images = training_images(config)
+    annotations = images.annotations
     order = BatchOrder(len(annotations), background_counts(config).images, seed=config.seed)
     plan = _plan(config, order.steps_per_epoch)
-    names = annotations.class_names
-    learner = build_learner(config, names, plan, placement, read_weights=not resumed)
+    new_learner = partial(
+        build_learner, config, annotations.class_names, plan, placement, accepted=images.accepted()
+    )
+    learner = new_learner(read_weights=not resumed)
     validate = _validator(config, learner)
-    pool = background_pool(config, annotations)
     bootstrapping = build_bootstrapping(
         config,
         learner,
         validate,
-        scanned_pools(config, pool, annotations),
+        scanned_pools(config, images.pool, annotations),
         canvas_size(config, annotations),
         steps=plan.steps,
-        fresh=lambda: build_learner(config, names, plan, placement, read_weights=True).state_dict(),
+        fresh=lambda: new_learner(read_weights=True).state_dict(),
+        marks=images.marks,
     )
     return Run(
         folder=Path(config.output),
         plan=plan,
         learner=learner,
-        batches_from=TrainingBatches(config, annotations, order, plan, learner, pool, bootstrapping),
+        batches_from=TrainingBatches(config, images, order, plan, learner, bootstrapping),
         validate=validate,
         identity={
             "config": config.model_dump(mode="json"),
-            "class_names": list(names),
+            "class_names": list(annotations.class_names),
             "category_ids": list(annotations.category_ids),
         },
         tensorboard=config.training.tensorboard,

@@ -57,6 +57,8 @@ class Data(Section):
     val: Split
     test: Split | None = None
     background: Background | None = None
+    marks: str | None = None
+    """A file of review marks, saved from diagnosis.html: what was rejected there is never a negative."""
     classes: list[str] | None = None
     """Narrow the set to these classes; the others become background. Null keeps all."""
     resize: Resize

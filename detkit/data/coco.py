@@ -1,8 +1,8 @@
 """COCO ground truth as flat arrays."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -68,6 +68,35 @@ def read_coco(path: str | os.PathLike, classes: Sequence[str] | None = None) -> 
     columns, defects = read_columns(read_coco_tree(path))
     _refuse(path, [defect for defect in [*defects, *find_errors(columns)] if defect.severity == "error"])
     return _arrange(columns, _class_rows(columns, classes, path))
+
+
+def with_ignore_regions(annotations: CocoAnnotations, regions: Mapping[str, np.ndarray]) -> CocoAnnotations:
+    """The annotations with more crowds, which count neither as object nor as background.
+
+    Args:
+        annotations: what there is.
+        regions: xyxy in pixels, [R, 4] by the name of their image; those of unknown images are left out.
+    """
+    names = annotations.file_names.tolist()
+    added = [(index, regions[name]) for index, name in enumerate(names) if name in regions]
+    counts = np.diff(annotations.offsets)
+    images = np.concatenate(
+        [np.repeat(np.arange(len(counts)), counts), *(np.full(len(boxes), index) for index, boxes in added)]
+    )
+    more = len(images) - len(annotations.boxes)
+    order = np.argsort(images, kind="stable")
+
+    def joined(column: np.ndarray, values: np.ndarray) -> np.ndarray:
+        return np.concatenate([column, values.astype(column.dtype)])[order]
+
+    return replace(
+        annotations,
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(images, minlength=len(counts)))]).astype(np.int64),
+        boxes=joined(annotations.boxes, np.concatenate([np.zeros((0, 4)), *(boxes for _, boxes in added)])),
+        labels=joined(annotations.labels, np.zeros(more)),
+        crowd=joined(annotations.crowd, np.ones(more)),
+        annotation_ids=joined(annotations.annotation_ids, np.zeros(more)),
+    )
 
 
 def _refuse(path: str | os.PathLike, errors: Sequence[Defect]) -> None:

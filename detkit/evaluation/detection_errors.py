@@ -61,6 +61,12 @@ class IgnoreRegions:
         """No region at all."""
         return IgnoreRegions(np.zeros(0, np.int64), np.zeros((0, 4)))
 
+    def followed_by(self, others: "IgnoreRegions") -> "IgnoreRegions":
+        """These and then the others."""
+        return IgnoreRegions(
+            np.concatenate([self.image_ids, others.image_ids]), np.concatenate([self.boxes, others.boxes])
+        )
+
     def __len__(self) -> int:
         return len(self.image_ids)
 

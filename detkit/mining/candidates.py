@@ -1,6 +1,6 @@
 """The false positives of one image: ranked, freed of overlaps, and given the windows of their crops."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torchvision.ops import nms
 from detkit.evaluation import DetectionTable
 from detkit.mining.crop_windows import Box, place_window
 from detkit.mining.decision import Decision
+from detkit.mining.review import at_marked
 from detkit.mining.settings import MiningSettings
 
 COVERED = 0.9
@@ -54,6 +55,8 @@ class FalsePositives:
     """(height, width) of the original image."""
     input_size: tuple[int, int]
     """(height, width) of the image as the detector sees it."""
+    accepted: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
+    """What a person called background, xyxy in pixels of the original, [A, 4]: never set aside."""
 
 
 def find_candidates(found: FalsePositives, settings: MiningSettings, *, quarantine: bool) -> list[Candidate]:
@@ -64,17 +67,21 @@ def find_candidates(found: FalsePositives, settings: MiningSettings, *, quaranti
     Args:
         found: the false positives.
         settings: limits and geometry.
-        quarantine: set aside what scores ``settings.quarantine_score`` or more, and keep all crops out of it.
+        quarantine: set aside what scores ``settings.quarantine_score`` or more and nobody accepted, and keep all crops
+            out of it.
     """
     order = np.argsort(-found.table.scores, kind="stable")
     found = replace(found, table=found.table.select(order), nearest_ious=found.nearest_ious[order])
     candidates = _candidates(found)
-    suspects = int((found.table.scores >= settings.quarantine_score).sum()) if quarantine else 0
-    for row in range(suspects):
+    boxes = found.table.boxes
+    suspect = (
+        quarantine & (found.table.scores >= settings.quarantine_score) & ~at_marked(boxes, found.accepted)
+    )
+    for row in np.flatnonzero(suspect):
         reason = f"scores {settings.quarantine_score:g} or more in an unverified pool"
         candidates[row] = candidates[row].decided(Decision.QUARANTINED, reason)
-    found = replace(found, obstacles=np.concatenate([found.obstacles, found.table.boxes[:suspects]]))
-    _suppress_overlaps(candidates, found.table.boxes, suspects, settings)
+    found = replace(found, obstacles=np.concatenate([found.obstacles, boxes[suspect]]))
+    _suppress_overlaps(candidates, boxes, np.flatnonzero(~suspect), settings)
     _place(candidates, found, settings)
     return candidates
 
@@ -89,17 +96,15 @@ def _candidates(found: FalsePositives) -> list[Candidate]:
 
 
 def _suppress_overlaps(
-    candidates: list[Candidate], boxes: np.ndarray, first: int, settings: MiningSettings
+    candidates: list[Candidate], boxes: np.ndarray, rows: np.ndarray, settings: MiningSettings
 ) -> None:
-    """Non-maximum suppression over all classes, from row ``first`` on."""
-    rest = torch.from_numpy(boxes[first:].astype(np.float64))
+    """Non-maximum suppression of these rows, over all classes."""
     # The rows are in order already; equal scores must stay so.
-    ranks = torch.arange(len(rest), 0, -1, dtype=torch.float64)
-    kept = set(nms(rest, ranks, settings.overlap_iou).tolist())
-    for row in range(len(rest)):
-        if row not in kept:
-            reason = f"overlaps a harder one by an IoU above {settings.overlap_iou:g}"
-            candidates[first + row] = candidates[first + row].decided(Decision.DUPLICATE, reason)
+    ranks = torch.arange(len(rows), 0, -1, dtype=torch.float64)
+    kept = nms(torch.from_numpy(boxes[rows].astype(np.float64)), ranks, settings.overlap_iou).numpy()
+    reason = f"overlaps a harder one by an IoU above {settings.overlap_iou:g}"
+    for row in np.delete(rows, kept):
+        candidates[row] = candidates[row].decided(Decision.DUPLICATE, reason)
 
 
 def _place(candidates: list[Candidate], found: FalsePositives, settings: MiningSettings) -> None:

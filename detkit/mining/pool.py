@@ -1,7 +1,7 @@
 """The images that mining looks for negatives in, and what is known of the objects in them."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -111,6 +111,16 @@ class Pool:
             crowd=truth.crowd[chosen],
         )
 
+    def regions_in(self, boxes: Mapping[str, np.ndarray]) -> IgnoreRegions:
+        """Boxes, xyxy [M, 4] by the name of their image, as regions; those of other images are left out."""
+        found = [
+            (image_id, boxes[name])
+            for name, image_id in zip(self.names.tolist(), self.ground_truth.image_ids.tolist(), strict=True)
+            if name in boxes
+        ]
+        image_ids = np.array([image_id for image_id, of_image in found for _ in of_image], dtype=np.int64)
+        return IgnoreRegions(image_ids, np.concatenate([np.zeros((0, 4)), *(one for _, one in found)]))
+
     def places_of(self, image_ids: np.ndarray) -> np.ndarray:
         """The place in the pool of each image id, which must be one of its own: int64 [N]."""
         order = np.argsort(self.ground_truth.image_ids)
@@ -207,6 +217,11 @@ def image_files(source: str | os.PathLike, images: str | os.PathLike | None = No
     return [str(folder / name) for name in read_coco(path).file_names.tolist()]
 
 
+def tracked_id(place: int) -> int:
+    """The id with which the targets of a ``PoolDataset`` tell an image by its place: as no training image has it."""
+    return -1 - place
+
+
 class PoolDataset(Dataset[Sample]):
     """The images of a pool for a loader; targets are without objects, and a sample's image id is its place in the pool.
 
@@ -214,8 +229,8 @@ class PoolDataset(Dataset[Sample]):
         pool: the images.
         transform: an ``EvaluationTransform`` to look for objects, a ``TrainingTransform`` to train against.
         seed: the run's; augmentation draws a fresh one for every epoch and image.
-        tracked: targets tell the image and the way to it, for selections that remember places in images. Its id there
-            is -1 less its place, as no training image has it.
+        tracked: targets tell the image (see ``tracked_id``) and the way to it, for selections that remember places in
+            images.
         ignore: what counts neither as object nor as background.
     """
 
@@ -251,7 +266,7 @@ class PoolDataset(Dataset[Sample]):
             image, regions, _, affine = self.transform(
                 original, ignored.astype(np.float32), sample_seed(self.seed, key), crowd
             )
-            tracked = tracked_target(-1 - key.image, affine) if self.tracked else None
+            tracked = tracked_target(tracked_id(key.image), affine) if self.tracked else None
         except ConfigError as error:
             raise ConfigError(f"{error} (image {self.pool.files[key.image]}, epoch {key.epoch})") from error
         target = Target(

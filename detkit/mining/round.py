@@ -19,6 +19,7 @@ import numpy as np
 
 from detkit.console import warn
 from detkit.errors import ConfigError
+from detkit.evaluation.review_marks import NO_MARKS, ReviewMarks
 from detkit.files import write_json
 from detkit.mining.candidates import Candidate, holds
 from detkit.mining.crops import CropFormat, CropWriter, choose_crops
@@ -28,6 +29,7 @@ from detkit.mining.manifest import evicted_rows, manifest_rows, summarise, write
 from detkit.mining.negative_set import MinedCrops, NegativeSet, load_negative_set
 from detkit.mining.pool import Pool
 from detkit.mining.quarantine import quarantined_regions, write_quarantine
+from detkit.mining.review import ignored_regions
 from detkit.mining.scan import Scan, ScannedImage, run_scan
 from detkit.mining.settings import MiningSettings
 from detkit.mining.source import MiningSource
@@ -59,6 +61,8 @@ class MiningRound:
     """Of the crops."""
     label: str = "round"
     """What the names of its folder and crops begin with; two pools of one round need two."""
+    marks: ReviewMarks = NO_MARKS
+    """What a person said of places in the pool."""
 
     def __post_init__(self) -> None:
         if self.number < 1:
@@ -108,6 +112,7 @@ class MiningRound:
             "part": self.part[0] + 1,
             "parts": self.part[1],
             "settings": asdict(self.settings),
+            "marks": self.marks.digest if self.marks.marks else None,
         }
 
 
@@ -227,14 +232,18 @@ def _least_score(told: MiningRound, lines: Sequence[ScannedImage]) -> float:
 
 
 def _scan(told: MiningRound) -> Scan:
+    pool = told.source.pool
     return Scan(
-        pool=told.source.pool,
+        pool=pool,
         images=told.images,
         settings=told.settings,
         input_size=told.source.input_size,
         identity=told.identity,
-        ignore=quarantined_regions(told.quarantine, told.source.pool, before=told.number),
+        ignore=ignored_regions(
+            pool, quarantined_regions(told.quarantine, pool, before=told.number), told.marks
+        ),
         known=told.negatives.crops,
+        accepted=told.marks.boxes("accepted"),
     )
 
 
@@ -260,7 +269,7 @@ def _record(
     new = _as_crops(told, [candidates[row] for row in kept], windows[kept], hashes, writer)
     negatives = told.negatives.with_scores(_latest_scores(told, lines))
     suspects = [candidate for candidate in candidates if candidate.decision == Decision.QUARANTINED]
-    negatives, doubtful = negatives.without(_holding(negatives.crops, suspects, told.source.pool))
+    negatives, doubtful = negatives.without(_holding(negatives.crops, _doubts(told, suspects)))
     negatives, evicted = negatives.with_crops(new)
     no_room = f"easier than all of a full set of {negatives.capacity}"
     old = evicted.select(~np.isin(evicted.files, new.files))
@@ -268,7 +277,7 @@ def _record(
         if file in evicted.files:
             candidates[row] = candidates[row].decided(Decision.EVICTED, no_room)
     rows = manifest_rows(candidates, windows, writer, number=told.number, checkpoint=told.source.name)
-    left = {no_room: old, "holds what may be an object, as this round says": doubtful}
+    left = {no_room: old, "holds what may be an object, as this round or a person says": doubtful}
     write_manifest(told.folder / MANIFEST, told.identity, [*_hardest_first(rows), *_left(told, left)])
     if told.source.pool.state == "unverified":
         sizes = {line.image: line.size for line in lines}
@@ -299,14 +308,23 @@ def _left(told: MiningRound, crops: Mapping[str, MinedCrops]) -> list[dict[str, 
     ]
 
 
-def _holding(crops: MinedCrops, suspects: Sequence[Candidate], pool: Pool) -> np.ndarray:
-    """Which crops share a pixel with what has been set aside since they were cut, bool [N]: never negatives again."""
+def _doubts(told: MiningRound, suspects: Sequence[Candidate]) -> list[tuple[str, Sequence[float]]]:
+    """The file and box of all that this round sets aside, and of all that a person rejected."""
+    pool = told.source.pool
+    rejected = told.marks.boxes("rejected")
+    return [
+        *((str(pool.files[suspect.image]), suspect.box) for suspect in suspects),
+        *((str(pool.folder / name), box) for name, boxes in rejected.items() for box in boxes.tolist()),
+    ]
+
+
+def _holding(crops: MinedCrops, doubts: Sequence[tuple[str, Sequence[float]]]) -> np.ndarray:
+    """Which crops share a pixel with one of these places, bool [N]: never negatives again."""
     found = np.zeros(len(crops), dtype=bool)
-    for suspect in suspects:
-        x1, y1, x2, y2 = suspect.box
+    for file, (x1, y1, x2, y2) in doubts:
         left, top, right, bottom = crops.windows.T
         found |= (
-            (crops.sources == str(pool.files[suspect.image]))
+            (crops.sources == file)
             & (np.maximum(left, x1) < np.minimum(right, x2))
             & (np.maximum(top, y1) < np.minimum(bottom, y2))
         )

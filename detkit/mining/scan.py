@@ -16,8 +16,8 @@ other line is
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,8 @@ class Scan:
     """Regions that count neither as object nor as background, beside the crowds."""
     known: MinedCrops
     """The crops that there are already."""
+    accepted: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """What a person called background, by the name of the image: xyxy in pixels of the original, [M, 4]."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ class _Sorter:
                 known=self.windows.get(image, _NO_BOXES),
                 size=size,
                 input_size=scan.input_size(size),
+                accepted=scan.accepted.get(str(scan.pool.names[image]), _NO_BOXES),
             )
             yield ScannedImage(
                 image=image,

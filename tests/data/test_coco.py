@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from detkit.data.coco import read_coco
+from detkit.data.coco import read_coco, with_ignore_regions
 from detkit.errors import DataError
 
 
@@ -66,6 +66,25 @@ def test_narrowed_to_classes_in_the_order_given(tmp_path, tree):
     assert found.labels.tolist() == [0, 1]
     assert found.annotation_ids.tolist() == [9, 3]
     assert found.offsets.tolist() == [0, 1, 1, 2]
+
+
+def test_more_regions_to_ignore(tmp_path, tree):
+    before = read_coco(write(tmp_path, tree))
+    regions = {
+        "a.jpg": np.array([[1, 2, 3, 4.5]]),
+        "c.jpg": np.array([[5, 5, 9, 9.0], [6, 6, 7, 7]]),
+        "z": None,
+    }
+    found = with_ignore_regions(before, regions)
+    assert found.offsets.tolist() == [0, 4, 5, 6]
+    assert found.boxes[found.rows(0)][2:].tolist() == [[5, 5, 9, 9], [6, 6, 7, 7]]
+    assert found.boxes[found.rows(1)].tolist() == [[1, 2, 3, 4.5]]
+    assert found.crowd.tolist() == [True, False, True, True, True, False]
+    for name in ("boxes", "labels", "crowd", "annotation_ids"):
+        column = getattr(found, name)
+        assert column.dtype == getattr(before, name).dtype
+        np.testing.assert_array_equal(column[[0, 1, 5]], getattr(before, name))
+    np.testing.assert_array_equal(with_ignore_regions(before, {}).boxes, before.boxes)
 
 
 def test_no_boxes_at_all(tmp_path, tree):

@@ -243,7 +243,7 @@ def test_what_turns_out_to_be_a_suspect_is_taken_out_of_the_set(make_round):
     assert second.negatives.crops.sources.tolist() == [str(told.source.pool.files[3])]
     _, rows = read_manifest(told.folder / "manifest.jsonl")
     assert [row["decision"] for row in rows] == ["quarantined", "evicted"]
-    assert rows[1]["reason"] == "holds what may be an object, as this round says"
+    assert rows[1]["reason"] == "holds what may be an object, as this round or a person says"
     assert rows[1]["crop"] in first.negatives.crops.files
     assert second.summary["evicted"] == 1
     coco = json.loads(told.coco.read_text())

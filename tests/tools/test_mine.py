@@ -184,6 +184,22 @@ def test_a_threshold_from_the_true_positives(hand_made, tmp_path):
     assert summary["decisions"] == {"kept": 1, "below threshold": 1}
 
 
+def test_a_persons_marks(hand_made, tmp_path):
+    rows = [("1.png", [10, 60, 30, 80]), ("other.png", [0, 0, 9, 9])]
+    marks = [
+        {"file_name": name, "box": box, "category": "cat", "score": 0.7, "mark": "rejected"}
+        for name, box in rows
+    ]
+    tree = {"format": "detkit review marks", "format_version": 1, "marks": marks}
+    (tmp_path / "marks.json").write_text(json.dumps(tree))
+    arguments = hand_made([(1, [10, 10, 20, 20], 0.85), (1, [10, 60, 20, 20], 0.75)])
+    said = mine(*arguments, "--marks", tmp_path / "marks.json")
+    assert "1 images of it are not mined here, 'other.png' for one" in " ".join(said.split())
+    summary = json.loads((tmp_path / "negatives" / "round_001" / "summary.json").read_text())
+    assert (summary["detections"], summary["kept"]) == ({"ignored": 1, "background": 1}, 1)
+    assert "is no file of review marks" in refused(*arguments, "--marks", tmp_path / "gt.json", "--overwrite")
+
+
 def test_crops_at_the_borders_are_inside_the_image(hand_made, tmp_path):
     boxes = [[-8, -8, 30, 30], [140, -4, 30, 30], [-4, 100, 30, 30], [135, 95, 40, 40], [70, 0, 20, 20]]
     mine(*hand_made([(1, box, 0.9 - 0.1 * row) for row, box in enumerate(boxes)]))
