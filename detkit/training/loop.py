@@ -12,13 +12,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from detkit.console import ProgressBar, progress_bar, say
+from detkit.console import ProgressBar, progress_bar, say, warn
 from detkit.models import RetinaNet
 from detkit.training.checkpoint import random_state, restore_random_state, save_checkpoint
 from detkit.training.interruption import Interruption, watch_interruption
 from detkit.training.laziness import StepLook
 from detkit.training.learner import Batch, Learner
-from detkit.training.run_log import RunLog
+from detkit.training.run_log import RunLog, read_log
+from detkit.training.verdicts import verdicts
 
 LAST, BEST = "last.pt", "best.pt"
 STEP_PASSES = 3
@@ -122,6 +123,9 @@ class Run:
     calls it again when it is resumed, with everything as it was."""
     look: Callable[[], StepLook] | None = None
     """Makes what looks at the first step and at each that gets a row in the log; None looks at none."""
+    after_validation: Callable[[Position], bool] | None = None
+    """Called when a validation is done and the position knows of it; True ends the run there. A run that is killed
+    before the checkpoint that follows calls it again when it is resumed, with the same values."""
 
     def fit(self, checkpoint: dict[str, Any] | None = None) -> Position:
         """Train from the beginning, or on from a ``last.pt``; return where the run ended.
@@ -194,9 +198,7 @@ class Run:
                 position.step += 1
                 position.compute += sum(STEP_PASSES * images.canvas_pixels for images, _ in group)
                 if look:
-                    log.write(
-                        {"event": "look", **self._where(position), **look.values(), "seconds": look.seconds}
-                    )
+                    self._log_look(look, position, log)
                 if logs:
                     log.write(self._train_row(meter, bar))
                 bar.update(task, advance=1, status=meter.status)
@@ -204,6 +206,20 @@ class Run:
                     return
                 if plan.saves(position.step):
                     self._save_last(position, log)
+
+    def _log_look(self, look: StepLook, position: Position, log: RunLog) -> None:
+        log.write({"event": "look", **self._where(position), **look.values(), "seconds": look.seconds})
+        if position.step == 1:
+            self._judge(position, log)
+
+    def _judge(self, position: Position, log: RunLog) -> None:
+        """Say what is wrong, as far as it has not been said yet."""
+        rows = read_log(log.path)
+        said = {row["cause"] for row in rows if row["event"] == "verdict"}
+        for verdict in verdicts(rows, steps=self.plan.steps, classes=len(self.identity["class_names"])):
+            if verdict.cause not in said:
+                log.write({"event": "verdict", **self._where(position), **asdict(verdict)})
+                warn(f"{verdict.cause}: {verdict.sentence}")
 
     def _train_row(self, meter: "_Meter", bar: ProgressBar) -> dict[str, Any]:
         position = meter.position
@@ -230,9 +246,12 @@ class Run:
         log.write({**row, "seconds": round(time.monotonic() - started, 3)})
         position.metrics = row
         say(f"epoch {epoch}/{plan.epochs}: validation " + _validation_line(metrics))
+        self._judge(position, log)
         self._keep_best(position, metrics[plan.metric])
         if plan.patience is not None and position.stale >= plan.patience and not position.finished:
             say(f"stopped early: {plan.metric} has not improved for {position.stale} validations")
+            position.finished = True
+        if self.after_validation is not None and self.after_validation(position):
             position.finished = True
 
     def _keep_best(self, position: Position, value: float | None) -> None:

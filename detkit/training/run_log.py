@@ -8,7 +8,9 @@
   and of each that a train row follows, came from, see ``laziness.StepLook``; seconds are what looking took, and are in
   those of the train row too;
 - ``{"event": "validate", "step", "epoch", "compute", "loss", "classification", "box", AP, AP50, ..., "seconds"}``: the
-  metrics of ``training.validation`` as fractions, null where there is nothing to measure;
+  metrics of ``training.validation`` as fractions, null where there is nothing to measure, and ``evaluation.symptoms``;
+- ``{"event": "verdict", "step", "epoch", "compute", "cause", "sentence"}``: what is wrong with the run, once for
+  each cause, see ``verdicts``;
 - ``{"event": "round", "step", "epoch", "compute", ...}``: a round of bootstrapping, see ``bootstrap.rounds``.
 
 ``step`` counts finished optimiser steps, ``epoch`` finished epochs (with a fraction), ``compute`` forward passes per
@@ -33,7 +35,7 @@ class RunLog:
     def __init__(self, folder: Path, *, resume_at: int | None = None, tensorboard: bool = False) -> None:
         """Open the log of ``folder``; ``resume_at`` is the size in bytes to cut it back to, None begins anew."""
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "metrics.jsonl"
+        self.path = path = folder / "metrics.jsonl"
         if resume_at is None:
             path.unlink(missing_ok=True)
         else:

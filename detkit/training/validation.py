@@ -11,6 +11,7 @@ from detkit.devices import Placement
 from detkit.evaluation import Backend, GroundTruth, evaluate_boxes, restrict
 from detkit.evaluation.compared_metrics import FALSE_POSITIVE_LEVELS, recall_at_name
 from detkit.evaluation.detection_curve import detection_curve
+from detkit.evaluation.symptoms import symptoms
 from detkit.inference import run_detector
 from detkit.models import RetinaNet
 from detkit.structures import DenseOutputs, Target
@@ -31,7 +32,7 @@ class Validator:
     """Per image, at which recall is measured."""
 
     def __call__(self, model: RetinaNet) -> dict[str, Any]:
-        """Losses (means over images), the twelve COCO metrics by name, and recall at IoU .5 by ``recall_at_name``."""
+        """Losses (means over images), COCO's metrics, recall at IoU .5 by ``recall_at_name``, and ``Symptoms``."""
         sums: dict[str, float] = {}
 
         def add_losses(outputs: DenseOutputs, targets: list[Target]) -> None:
@@ -50,10 +51,12 @@ class Validator:
             observe=add_losses,
         )
         metrics = evaluate_boxes(self.ground_truth, table, backend=self.backend)
-        curve = detection_curve(self.ground_truth, restrict(table, self.ground_truth))
+        table = restrict(table, self.ground_truth)
+        curve = detection_curve(self.ground_truth, table)
         images = len(self.ground_truth.image_ids)
         return {
             **{name: value / images for name, value in sums.items()},
             **metrics.overall,
             **{recall_at_name(level): curve.recall_at(level) for level in self.false_positives},
+            **symptoms(self.ground_truth, table).record(),
         }

@@ -1,0 +1,159 @@
+"""Why a detector gets lazy, in words: verdicts on the rows of a run's log, each with a likely cause and a remedy.
+
+A root cause can be seen at once or after an epoch. That objects and background score alike, or that objects hardly
+score at all, is said when a third of the run is over, and only where no root cause has been named, as it would follow
+from one.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Cause = Literal[
+    "prior", "anchors", "normaliser", "labels", "classes", "class imbalance", "rate too high", "rate too low"
+]
+
+BEGUN = 0.1
+"""A background score of this much at the first step, of which background makes nearly all of the loss: no prior."""
+DROWNED = 0.1
+"""Objects that make up less than this share of the first step's loss are drowned by background."""
+OUTWEIGHED = 0.5
+"""Objects that make up less than this share of the first step's gradient are outweighed by background."""
+UNMATCHED = 0.5
+"""More of the objects than this that no anchor overlaps: the anchors do not fit."""
+LOOKS = 3
+"""Steps that are looked at before anything is said of more than the first."""
+EARLY = 1 / 3
+"""Of a run, in which a detector may still be slow."""
+SILENT = 0.05
+"""Objects that score less are answered with background."""
+ALIKE = 1.5
+"""Objects that score less than so many times background are not told from it."""
+LOCALISED, NAMED_RIGHT = 0.3, 0.05
+"""Labels are wrong where so many objects are found under any name, and so few, or half of chance, under their own."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is wrong."""
+
+    cause: Cause
+    sentence: str
+    """With the numbers, and what to do."""
+
+
+def verdicts(rows: Sequence[dict[str, Any]], *, steps: int, classes: int) -> list[Verdict]:
+    """Judge a run as far as it is.
+
+    Args:
+        rows: the parsed lines of metrics.jsonl.
+        steps: of the whole run.
+        classes: that the detector tells apart.
+    """
+    looks = [row for row in rows if row["event"] == "look"]
+    validations = [row for row in rows if row["event"] == "validate"]
+    said = {row["cause"] for row in rows if row["event"] == "verdict"}
+    step = max((row["step"] for row in [*looks, *validations]), default=0)
+    roots = [*_prior(looks), *_anchors(looks), *_normaliser(looks)]
+    if step <= EARLY * steps:
+        return roots
+    roots += _labels(validations, classes)
+    if roots or said & {"prior", "anchors", "normaliser", "labels"}:
+        return roots
+    return list(_scores(looks, step)) or ([] if said else list(_classes(validations)))
+
+
+def _prior(looks: Sequence[dict[str, Any]]) -> Iterator[Verdict]:
+    first = looks[0] if looks else {}
+    score, share = first.get("background_score"), first.get("positive_loss")
+    if score is not None and share is not None and score >= BEGUN and share < DROWNED:
+        yield Verdict(
+            "prior",
+            f"every anchor begins with a score of {score:.2g}, so that background makes {1 - share:.0%} of the first "
+            "loss and buries the objects; begin with rare objects: model.prior=0.01",
+        )
+
+
+def _anchors(looks: Sequence[dict[str, Any]]) -> Iterator[Verdict]:
+    shares = _values(looks, "unmatched_objects")
+    if len(shares) >= LOOKS and np.mean(shares) > UNMATCHED:
+        yield Verdict(
+            "anchors",
+            f"{np.mean(shares):.0%} of the objects are overlapped by no anchor as far as the matcher asks "
+            "(matcher.foreground_iou): model.anchor_sizes and anchor_ratios do not fit them; tools/check_data.py shows "
+            "their sizes",
+        )
+
+
+def _normaliser(looks: Sequence[dict[str, Any]]) -> Iterator[Verdict]:
+    without = sum(look.get("foreground_score") is None for look in looks)
+    if len(looks) >= LOOKS and 2 * without > len(looks):
+        yield Verdict(
+            "normaliser",
+            f"{without} of {len(looks)} steps that were looked at had no positive anchor: the loss is divided by their "
+            "number (normaliser), so that there background alone steers, undivided; take more images in a step "
+            "(training.batch_size, training.accumulate), or fewer without objects",
+        )
+
+
+def _labels(validations: Sequence[dict[str, Any]], classes: int) -> Iterator[Verdict]:
+    last = validations[-1] if validations else {}
+    localised, right = last.get("localised"), last.get("named_right")
+    if classes < 2 or localised is None or right is None or localised < LOCALISED:
+        return
+    if right < max(NAMED_RIGHT, 0.5 / classes):
+        pairs = ", ".join(f"{one!r} as {other!r}" for one, other in list(last["taken_for"].items())[:3])
+        yield Verdict(
+            "labels",
+            f"{localised:.0%} of the objects are found, but only {right:.1%} of those under their own name"
+            f"{f' ({pairs})' if pairs else ''}: the labels of training and validation differ, as when category ids are "
+            "shifted; compare the categories and a few images of both (tools/check_data.py)",
+        )
+
+
+def _scores(looks: Sequence[dict[str, Any]], step: int) -> Iterator[Verdict]:
+    """What is seen of the scores once a detector has had the time to learn."""
+    late = [look for look in looks if look["step"] > step / 2][-LOOKS:]
+    objects, background = _values(late, "foreground_score"), _values(late, "background_score")
+    if len(late) < LOOKS or not (objects and background):
+        return
+    score, other = float(np.mean(objects)), float(np.mean(background))
+    told = f"after {step} steps objects score {score:.2g} and background {other:.2g}"
+    share, began = looks[0].get("positive_gradient"), looks[0].get("background_score")
+    moved = began is None or max(score, other) > ALIKE * began
+    if score < ALIKE * other and moved:
+        yield Verdict(
+            "rate too high",
+            f"{told}: they are not told apart, as when steps are too large; lower optimiser.learning_rate tenfold, "
+            "clip (training.clip_norm) or warm up longer (schedule.warmup_steps)",
+        )
+    elif score < SILENT and share is not None and share < OUTWEIGHED:
+        yield Verdict(
+            "class imbalance",
+            f"{told}: the detector answers background. {1 - share:.0%} of the first step's gradient came from there; "
+            "fade the easy background out (loss.gamma=2, loss.alpha=0.25), select from it (selection), or raise "
+            "loss.alpha, the weight of objects",
+        )
+    elif score < SILENT:
+        yield Verdict(
+            "rate too low",
+            f"{told}: the detector has hardly begun to learn, though background does not drown the objects; raise "
+            "optimiser.learning_rate, or train longer",
+        )
+
+
+def _classes(validations: Sequence[dict[str, Any]]) -> Iterator[Verdict]:
+    never = validations[-1].get("never_predicted", []) if validations else []
+    if never:
+        named = ", ".join(map(repr, never[:5])) + (f" and {len(never) - 5} more" if len(never) > 5 else "")
+        yield Verdict(
+            "classes",
+            f"classes with objects that are never predicted: {named}; they may be too rare (repeat their images), or "
+            "named otherwise in training",
+        )
+
+
+def _values(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
+    return [row[name] for row in rows if row.get(name) is not None]
