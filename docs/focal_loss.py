@@ -15,14 +15,19 @@ import torch
 
 from detkit.console import run_tool, say
 from detkit.errors import DataError
+from detkit.evaluation.loss_shares import load_logit_counts
 from detkit.files import write_text
 from detkit.labels import BACKGROUND
 from detkit.ops import sigmoid_focal_loss
-from detkit.report.loss_pictures import GAMMAS, focal_loss, focal_slope, loss_chart
+from detkit.report.loss_pictures import GAMMAS, focal_loss, focal_slope, loss_chart, shares_chart, shares_table
 from detkit.report.svg import chart_style, standing_svg
 
 TEXT = Path(__file__).with_suffix(".md")
 PICTURE = Path(__file__).with_suffix(".svg")
+COUNTED = ("demo", "bloodcells-sparse")
+"""Detectors whose logits tools/loss_shares.py has counted."""
+COUNTS = {name: TEXT.with_name(f"loss_shares_{name}.json") for name in COUNTED}
+FIGURE_4 = (0.0, 0.5, 1.0, 2.0)
 
 
 def fading() -> str:
@@ -79,7 +84,16 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-TABLES = {"fading": fading, "stability": stability, "prior": prior}
+def shares() -> str:
+    """Where the loss of trained detectors comes from (Figure 4 of the paper)."""
+    rows = []
+    for name in COUNTED:
+        _, columns, lines = shares_table(load_logit_counts(COUNTS[name]), FIGURE_4)
+        rows += [[name, *line] for line in lines]
+    return _table(["detector", *columns], rows)
+
+
+TABLES = {"fading": fading, "stability": stability, "prior": prior, "shares": shares}
 
 
 def with_tables(text: str) -> str:
@@ -107,6 +121,8 @@ def main() -> int:
     write_text(TEXT, computed)
     with chart_style():
         write_text(PICTURE, standing_svg(loss_chart(GAMMAS)))
+        shown = standing_svg(shares_chart(load_logit_counts(COUNTS["demo"]), FIGURE_4))
+        write_text(TEXT.with_name("loss_shares.svg"), shown)
     say(f"{TEXT}, {PICTURE}")
     return 0
 

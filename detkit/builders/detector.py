@@ -16,7 +16,7 @@ from detkit.data.loader import BatchLoader
 from detkit.devices import Device, Placement, Precision, place
 from detkit.errors import ConfigError
 from detkit.evaluation import DetectionTable, GroundTruth, read_ground_truth
-from detkit.inference import detect_batches, detection_table, run_detector
+from detkit.inference import Observer, detect_batches, detection_table, run_detector
 from detkit.mining.pool import Pool, PoolDataset, PoolState, batches_of, coco_pool, folder_pool
 from detkit.mining.scan import DetectedImages
 from detkit.mining.source import MiningSource
@@ -56,12 +56,17 @@ def load_detector(
     return Detector(model.eval(), config, tuple(checkpoint["category_ids"]), placement)
 
 
-def detect_coco(detector: Detector, annotations: Path, images: Path) -> tuple[GroundTruth, DetectionTable]:
-    """What there is to find in the images of a COCO file, and what a detector finds; in the detector's classes."""
+def detect_coco(
+    detector: Detector, annotations: Path, images: Path, *, observe: Observer | None = None
+) -> tuple[GroundTruth, DetectionTable]:
+    """What there is to find in the images of a COCO file, and what a detector finds; in the detector's classes.
+
+    ``observe`` is called with the dense outputs and targets of each batch.
+    """
     classes = detector.model.class_names
     coco = read_coco(annotations, classes)
     dataset = DetectionDataset(coco, images, build_evaluation_transform(detector.config))
-    table = _detect(detector, dataset, coco.category_ids, detector.config.data.workers)
+    table = _detect(detector, dataset, coco.category_ids, detector.config.data.workers, observe)
     return read_ground_truth(annotations, classes), table
 
 
@@ -121,7 +126,11 @@ def source_of_pool(detector: Detector, pool: Pool, *, name: str, workers: int | 
 
 
 def _detect(
-    detector: Detector, dataset: Dataset[Sample], category_ids: Sequence[int], workers: int
+    detector: Detector,
+    dataset: Dataset[Sample],
+    category_ids: Sequence[int],
+    workers: int,
+    observe: Observer | None = None,
 ) -> DetectionTable:
     loader = build_evaluation_loader(detector.config, dataset, detector.model, detector.placement, workers)
     return run_detector(
@@ -131,6 +140,7 @@ def _detect(
         placement=detector.placement,
         description="detecting",
         total=len(loader),
+        observe=observe,
     )
 
 

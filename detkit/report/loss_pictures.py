@@ -6,10 +6,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from detkit.evaluation.loss_shares import LogitCounts, Sign
 from detkit.report.colours import MUTED, line_colour, line_dash
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
 """Those of the paper's Figure 1."""
+SIGNS: tuple[Sign, ...] = ("positives", "negatives")
+HARDEST: tuple[tuple[Sign, float], ...] = (
+    ("positives", 0.2),
+    ("negatives", 0.2),
+    ("negatives", 0.01),
+    ("negatives", 0.0001),
+)
+"""What is said of the hardest: the paper's 20 % of the positives, and ever fewer negatives."""
 
 
 def focal_loss(p: np.ndarray, *, gamma: float, alpha: float = 1.0) -> np.ndarray:
@@ -56,6 +65,36 @@ def loss_chart(gammas: Sequence[float] = GAMMAS, *, alpha: float | None = None) 
         axes.set_xlabel("p, the probability given to the truth")
     panels[0, 0].set_xlim(0, 1)
     return figure
+
+
+def shares_chart(counts: LogitCounts, gammas: Sequence[float]) -> Figure:
+    """Cumulative loss over the samples, the easiest first: positives and negatives for themselves (Figure 4).
+
+    Draw it within ``svg.chart_style``.
+    """
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    for axes, sign in zip(figure.subplots(1, 2, sharey=True), SIGNS, strict=True):
+        for number, gamma in enumerate(gammas):
+            samples, losses = counts.cumulative(sign, gamma)
+            style = {"color": line_colour(number), "linestyle": line_dash(number), "linewidth": 1.8}
+            axes.plot(samples, losses, label=f"gamma {gamma:g}", **style)
+        axes.set_title(f"{sign.capitalize()}: {getattr(counts, sign).sum():,}", fontsize=11, loc="left")
+        axes.set_xlabel("share of them, the easiest first")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.01)
+    figure.axes[0].set_ylabel("share of their loss")
+    figure.axes[0].legend(frameon=False)
+    return figure
+
+
+def shares_table(counts: LogitCounts, gammas: Sequence[float]) -> tuple[str, list[str], list[list[str]]]:
+    """How much of the loss the hardest samples hold: title, columns and rows."""
+    columns = ["gamma"] + [f"{share:.2%} of {sign}".replace(".00", "") for sign, share in HARDEST]
+    rows = [
+        [f"{gamma:g}", *(f"{counts.hardest(share, sign, gamma):.1%}" for sign, share in HARDEST)]
+        for gamma in gammas
+    ]
+    return "Share of the loss in the hardest", columns, rows
 
 
 def _title(axes: Axes, text: str) -> None:

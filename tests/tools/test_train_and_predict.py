@@ -16,6 +16,7 @@ import cv2
 import pytest
 import torch
 
+from detkit.evaluation.loss_shares import load_logit_counts
 from detkit.training.checkpoint import load_checkpoint
 from detkit.training.run_log import read_log
 
@@ -168,6 +169,21 @@ def test_evaluate_and_predict_from_the_checkpoint(trained, tiny_coco, tmp_path):
     assert known == {0, 1, 2}
     assert {row["image_id"] for row in detections} <= known
     assert (folder / "curves.png").stat().st_size > 10_000
+
+
+def test_loss_shares_from_the_checkpoint(trained, tmp_path):
+    _, folder = trained
+    output = run("loss_shares.py", folder / "best.pt", "--gammas", "0,2", "--output", tmp_path / "shares")
+    assert "Share of the loss in the hardest" in output
+    counts = load_logit_counts(tmp_path / "shares" / "loss_shares.json")
+    # Two levels of 8 x 8 and 4 x 4 places with two anchors each, two classes, eight images; few are ignored.
+    assert 0.9 < (counts.positives.sum() + counts.negatives.sum()) / (8 * 2 * 2 * (64 + 16)) <= 1
+    assert counts.positives.sum() > 10
+    assert counts.hardest(0.01, "negatives", 2.0) > counts.hardest(0.01, "negatives", 0.0)
+    assert "<svg" in (tmp_path / "shares" / "loss_shares.svg").read_text()
+    assert "gamma is 0 or more" in run(
+        "loss_shares.py", folder / "best.pt", "--gammas=-1", "--output", tmp_path, status=2
+    )
 
 
 def test_mistakes_are_one_message_and_status_2(trained, tmp_path):
