@@ -15,6 +15,7 @@ ALLOWED = {
     "evaluation": {"labels", "errors", "files"},
     "report": {"errors", "files", "evaluation"},
     "comparison": WORDS | {"evaluation"},
+    "search": WORDS | {"evaluation"},
     "negative_regions": set(),
     "selection": WORDS | {"ops", "models", "negative_regions"},
     "criterion": WORDS | {"ops", "models", "selection"},
@@ -35,7 +36,7 @@ ALLOWED = {
         "inference",
         "mining",
     }
-    | {"training", "bootstrap", "comparison"},
+    | {"training", "bootstrap", "comparison", "search"},
 }
 """What each part may import of detkit, besides itself. The words import each other and nothing else."""
 
