@@ -1,6 +1,6 @@
 """A run of a comparison, from its configuration to what is left of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from detkit.bootstrap.bootstrapping import Bootstrapping
@@ -21,8 +21,10 @@ from detkit.training.resume import checkpoint_to_resume, clear
 from detkit.training.run_log import read_log
 
 
-def train(config: Config) -> tuple[Run, Position] | None:
-    """Train a run, or go on with it; None where it was asked to stop."""
+def train(
+    config: Config, after_validation: Callable[[Position], bool] | None = None
+) -> tuple[Run, Position] | None:
+    """Train a run, or go on with it; None where it was asked to stop. The hook is the run's."""
     folder = Path(config.output)
     try:
         checkpoint = checkpoint_to_resume(
@@ -31,6 +33,7 @@ def train(config: Config) -> tuple[Run, Position] | None:
     except TrainingError as error:
         raise ConfigError(f"{error}\n{folder}: to begin this run anew, remove the folder") from None
     run = build_run(config, resumed=checkpoint is not None)
+    run.after_validation = after_validation
     if checkpoint is None:
         clear(folder)
     write_text(folder / "config.yaml", dump_config(config))

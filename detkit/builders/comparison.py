@@ -125,7 +125,7 @@ class ComparedArms:
         path = self.source.parent / self.comparison.experiment
         tree = deepcopy(self._experiment)
         for key, value in {**self.comparison.overrides, **overrides}.items():
-            _override(tree, key, value)
+            override_key(tree, key, value)
         tree |= {"seed": seed, "output": str(self.work / folder)}
         return parse_config(
             with_data_root(tree, self.data_root), source=f"{self.source}, {name}, with {path.name}"
@@ -136,10 +136,10 @@ class ComparedArms:
         return read_tree(self.source.parent / self.comparison.experiment)
 
 
-def _override(tree: dict[str, Any], key: str, value: Any) -> None:
+def override_key(tree: dict[str, Any], key: str, value: Any) -> None:
     """Set a key; a section's keys are set one by one, but a selection, each of which has its own, as a whole."""
     if isinstance(value, dict) and value and key != "selection":
         for part, inner in value.items():
-            _override(tree, f"{key}.{part}", inner)
+            override_key(tree, f"{key}.{part}", inner)
     else:
         set_key(tree, key, deepcopy(value))

@@ -14,28 +14,35 @@ from detkit.config.reading import (
     load_comparison,
     load_config,
     load_gate,
+    load_search,
     parse_config,
     read_tree,
     set_key,
     with_data_root,
 )
+from detkit.config.search import Choices, Interval, Pruning, SearchConfig
 from detkit.config.sections import Evaluation, Split
 from detkit.config.values import Metric
 
 __all__ = [
     "DATA_ROOT_VARIABLE",
+    "Choices",
     "ComparedArm",
     "ComparisonConfig",
     "Config",
     "Evaluation",
     "Gate",
+    "Interval",
     "Metric",
+    "Pruning",
+    "SearchConfig",
     "Selection",
     "Split",
     "dump_config",
     "load_comparison",
     "load_config",
     "load_gate",
+    "load_search",
     "parse_config",
     "read_tree",
     "set_key",

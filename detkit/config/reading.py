@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from detkit.config.comparison import ComparisonConfig
 from detkit.config.experiment import Config
 from detkit.config.gate import Gate
+from detkit.config.search import SearchConfig
 from detkit.config.values import Section
 from detkit.errors import ConfigError
 
@@ -77,6 +78,15 @@ def load_comparison(path: str | os.PathLike, overrides: Sequence[str] = ()) -> C
         ConfigError: as of ``load_config``.
     """
     return _checked(ComparisonConfig, read_tree(path, overrides), source=str(path))
+
+
+def load_search(path: str | os.PathLike, overrides: Sequence[str] = ()) -> SearchConfig:
+    """Read and check a search, but not the experiment of its trials.
+
+    Raises:
+        ConfigError: as of ``load_config``.
+    """
+    return _checked(SearchConfig, read_tree(path, overrides), source=str(path))
 
 
 def load_gate(path: str | os.PathLike) -> Gate:

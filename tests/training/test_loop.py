@@ -98,6 +98,45 @@ def test_the_first_step_and_those_with_a_row_are_looked_at(whole_run):
     assert all(0 < row["positive_gradient"] <= 1 and row["seconds"] > 0 for row in looks)
 
 
+def test_what_is_called_after_a_validation_may_end_the_run_there(tiny_config, whole_run):
+    seen = []
+    run = run_for(tiny_config)
+    run.after_validation = lambda position: (
+        seen.append((position.ended_epochs, position.metrics["AP50"])) or len(seen) == 2
+    )
+    position = run.fit()
+    assert (position.finished, position.step, position.ended_epochs) == (True, 10, 2)
+    rows = [row for row in log_without_times(whole_run) if row["event"] == "validate"]
+    assert seen == [(row["epoch"], row["AP50"]) for row in rows[:2]]
+    last = load_checkpoint(run.folder / LAST)
+    again = run_for(tiny_config)
+    again.after_validation = lambda position: pytest.fail("it had ended")
+    assert again.fit(last).step == 10
+
+
+def test_a_run_killed_after_a_validation_asks_again_with_the_same_values(tiny_config):
+    seen = []
+    run = run_for(tiny_config)
+    save = run._save_last
+
+    def killed(position, log):
+        if len(seen) == 2:
+            raise SystemError("killed")
+        save(position, log)
+
+    run._save_last = killed
+    run.after_validation = lambda position: seen.append((position.step, position.best)) or False
+    with pytest.raises(SystemError):
+        run.fit()
+    again = run_for(tiny_config)
+    again.after_validation = lambda position: (
+        seen.append((position.step, position.best)) or position.step == 10
+    )
+    assert again.fit(load_checkpoint(run.folder / LAST)).step == 10
+    assert seen[1] == seen[2]
+    assert len(seen) == 3
+
+
 def test_a_finished_run_is_not_trained_again(whole_run, tiny_config):
     before = (whole_run / LAST).stat().st_mtime_ns
     run = run_for(tiny_config, f"output={whole_run}")
