@@ -19,7 +19,14 @@ from detkit.evaluation.loss_shares import load_logit_counts
 from detkit.files import write_text
 from detkit.labels import BACKGROUND
 from detkit.ops import sigmoid_focal_loss
-from detkit.report.loss_pictures import GAMMAS, focal_loss, focal_slope, loss_chart, shares_chart, shares_table
+from detkit.report.loss_pictures import (
+    GAMMAS,
+    focal_loss,
+    focal_slope,
+    loss_chart,
+    shares_chart,
+    shares_table,
+)
 from detkit.report.svg import chart_style, standing_svg
 
 TEXT = Path(__file__).with_suffix(".md")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from detkit.builders.diagnosis import RunToDiagnose, Shown, diagnose_results, diagnose_run
 from detkit.console import run_tool, say
+from detkit.evaluation.kinds_file import write_kinds
 from detkit.files import write_json
 from detkit.report.diagnosis import write_diagnosis
 from detkit.report.diagnosis_gallery import OF_EACH_KIND
@@ -22,8 +23,9 @@ The fourth needs no model and takes any program's COCO results; without --images
 files of detections the first is diagnosed, and the others, of other checkpoints, tell which suspected missing labels
 persist; of a run's folder last.pt and the rounds of mining do. GROUPS.yaml has lines such as "vehicle: [car, bus]".
 
-DIR/diagnosis.html is one file that needs nothing else, and DIR/diagnosis.json holds its numbers. Suspected missing
-labels can be marked on the page, and the marks saved: tools/mine.py --marks and the key data.marks take the file.
+DIR/diagnosis.html is one file that needs nothing else; DIR/diagnosis.json holds its numbers, and DIR/errors.csv the
+kind of every single detection and of every missed object. Suspected missing labels can be marked on the page, and the
+marks saved: tools/mine.py --marks and the key data.marks take the file.
 """
 
 
@@ -79,6 +81,7 @@ def main() -> None:
         diagnosed = diagnose_results(*paths, shown, classes=arguments.classes)
     write_diagnosis(diagnosed, output / "diagnosis.html", of_each_kind=arguments.patches)
     write_json(output / "diagnosis.json", diagnosed.diagnosis.record())
+    write_kinds(output / "errors.csv", diagnosed.ground_truth, diagnosed.table, diagnosed.classified)
     for sentence in findings(diagnosed):
         say(sentence)
     say(f"diagnosis: {output / 'diagnosis.html'}")

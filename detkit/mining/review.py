@@ -5,11 +5,9 @@ import torch
 from torchvision.ops import box_iou
 
 from detkit.evaluation.detection_errors import IgnoreRegions
+from detkit.evaluation.missing_labels import SAME_PLACE
 from detkit.evaluation.review_marks import ReviewMarks
 from detkit.mining.pool import Pool
-
-SAME_PLACE = 0.5
-"""A box with this IoU or more with a marked one is at its place."""
 
 
 def at_marked(boxes: np.ndarray, marked: np.ndarray) -> np.ndarray:
