@@ -9,6 +9,7 @@ import pytest
 
 from detkit.builders import build_run
 from detkit.config import load_config
+from detkit.report.fitting import fitting
 from detkit.training.run_log import read_log
 from detkit.training.verdicts import verdicts
 
@@ -16,8 +17,14 @@ SIDE = 12
 CATEGORIES = [{"id": 3, "name": "bright"}, {"id": 5, "name": "dark"}]
 
 
-def write_split(folder: Path, name: str, images: int, first: int, *, shift: int = 0, empty: int = 0) -> None:
-    """One small square in each picture; ``shift`` moves each category to a later one, ``empty`` images have none."""
+def write_split(
+    folder: Path, name: str, images: int, first: int, *, shift: int = 0, empty: int = 0, paired=False
+) -> None:
+    """One small square in each picture.
+
+    ``shift`` moves each category to the other one, ``empty`` images have none; ``paired`` squares have categories that
+    cannot be told from their brightness, but only be learned by heart.
+    """
     rng = np.random.default_rng(first)
     tree: dict = {"images": [], "annotations": [], "categories": CATEGORIES}
     for number in range(first, first + images):
@@ -25,7 +32,7 @@ def write_split(folder: Path, name: str, images: int, first: int, *, shift: int 
         x, y = rng.integers(0, 128 - SIDE, 2).tolist()
         if number - first >= empty:
             pixels[y : y + SIDE, x : x + SIDE] = (250, 5)[number % 2]
-            category = CATEGORIES[(number + shift) % 2]["id"]
+            category = CATEGORIES[(number // 2 if paired else number + shift) % 2]["id"]
             tree["annotations"].append(
                 {"id": number, "image_id": number, "category_id": category, "bbox": [x, y, SIDE, SIDE]}
             )
@@ -44,6 +51,7 @@ def squares(tmp_path_factory) -> Path:
     write_split(folder, "train", 20, 1)
     write_split(folder, "shifted", 20, 1, shift=1)
     write_split(folder, "empty", 20, 201, empty=17)
+    write_split(folder, "paired", 8, 301, paired=True)
     return folder
 
 
@@ -76,6 +84,7 @@ def test_a_healthy_run_is_not_judged(train, capsys):
     rows = train()
     assert [row["AP50"] for row in rows if row["event"] == "validate"][-1] > 0.9
     assert causes(rows) == []
+    assert fitting(rows, metric="AP50").verdict == "settled"
     assert "warning" not in capsys.readouterr().err
 
 
@@ -97,6 +106,26 @@ def test_a_cause_is_named_where_it_is_provoked(train, capsys, cause):
     (verdict,) = [row for row in rows if row["event"] == "verdict"]
     assert f"{cause}: {verdict['sentence']}" in " ".join(capsys.readouterr().err.split())
     assert verdict["step"] == {"prior": 1}.get(cause, verdict["step"])
+
+
+FITTING = {
+    "never learned": ["optimiser.learning_rate=0.000001", "training.epochs=4", "training.validate_every=1"],
+    "still falling": [
+        "schedule={name: constant, warmup_steps: 2}", "training.epochs=5", "training.validate_every=1"
+    ],
+    "overfitting": [
+        "data.train={annotations: paired.json, images: images}",
+        "schedule={name: constant, warmup_steps: 2}",
+        "loss={alpha: null, gamma: 0.0}",
+        "optimiser={name: adamw, learning_rate: 0.004, weight_decay: 0.0}",
+        "training={epochs: 40, batch_size: 4, clip_norm: 5.0, validate_every: 4, log_every: 2}",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verdict", FITTING)
+def test_too_short_too_long_or_in_vain(train, verdict):
+    assert fitting(train(*FITTING[verdict]), metric="AP50").verdict == verdict
 
 
 def look(step, **values):
