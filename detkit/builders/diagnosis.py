@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from detkit.evaluation.results import surest
 from detkit.evaluation.review_marks import NO_MARKS, ReviewMarks, read_review_marks
 from detkit.files import read_json
 from detkit.mining.manifest import read_manifest
+from detkit.training.run_log import read_log
 
 BEST, LAST, ROUNDS = "best.pt", "last.pt", "rounds"
 _READ_AHEAD = 4
@@ -111,7 +112,9 @@ def diagnose_run(run: RunToDiagnose, output: Path, shown: Shown) -> Diagnosed:
         witnesses += _mined(run.path / ROUNDS, source, ground_truth)
     name = annotations.stem if run.annotations else run.split
     title = f"{run.checkpoint.parent.resolve().name}/{run.checkpoint.name} on {name}"
-    return _diagnosed(title, ground_truth, table, witnesses=witnesses, source=source, told=told)
+    diagnosed = _diagnosed(title, ground_truth, table, witnesses=witnesses, source=source, told=told)
+    log = run.checkpoint.with_name("metrics.jsonl")
+    return replace(diagnosed, log=read_log(log) if log.exists() else ())
 
 
 def diagnose_results(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,3 +36,5 @@ class Diagnosed:
     """None where there are no images to be had."""
     marks: ReviewMarks = NO_MARKS
     """Made before, of these images or others."""
+    log: Sequence[dict[str, Any]] = ()
+    """The rows of the run's metrics.jsonl, where there is one."""

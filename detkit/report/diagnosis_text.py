@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from detkit.evaluation.diagnosed import Diagnosed
 from detkit.evaluation.diagnosis import Diagnosis, ErrorRow, PartRow
 from detkit.evaluation.error_costs import MISSED
+from detkit.report.fitting import fitting
 
 WORDS = {
     "duplicate": "duplicates",
@@ -37,6 +38,7 @@ def findings(diagnosed: Diagnosed) -> list[str]:
         *_alarms(diagnosis),
         *_calibration(diagnosis),
         suspects(diagnosed),
+        *_training(diagnosed),
     ]
 
 
@@ -53,6 +55,17 @@ def costliest(diagnosis: Diagnosis) -> list[str]:
     first, *others = costly
     text = f"What costs most: {_cost(first)} of AP50 ({count_text(first)})"
     return [text + "".join(f"; then {_cost(one)} ({count_text(one)})" for one in others[:1]) + "."]
+
+
+def _training(diagnosed: Diagnosed) -> list[str]:
+    """What the run's log says of its training; nothing of a healthy one."""
+    said = [
+        f"In training, {row['cause']}: {row['sentence']}."
+        for row in diagnosed.log
+        if row["event"] == "verdict"
+    ]
+    fit = fitting(diagnosed.log)
+    return said if fit is None or fit.verdict == "settled" else [*said, f"In training, {fit.sentence}."]
 
 
 def by_cost(part: PartRow) -> list[ErrorRow]:

@@ -110,6 +110,19 @@ def test_what_costs_most_comes_first(diagnosed, report):
         assert sentence in paragraphs
 
 
+def test_what_was_said_in_training_is_said_again(diagnosed):
+    verdict = {
+        "event": "verdict",
+        "cause": "prior",
+        "sentence": "every anchor <b>begins</b> with a score of 0.51",
+    }
+    curve = [{"event": "validate", "epoch": epoch, "loss": 1.0, "AP": 0.0} for epoch in (1, 2, 3)]
+    found = findings(replace(diagnosed, log=[{"event": "start"}, verdict, *curve]))
+    assert "In training, prior: every anchor <b>begins</b> with a score of 0.51." in found
+    assert found[-1].startswith("In training, never learned: ")
+    assert not [sentence for sentence in findings(diagnosed) if "In training" in sentence]
+
+
 def test_every_part_has_its_row_with_all_costs(diagnosed, report):
     cells = Page(report).text["td"]
     for row in diagnosed.diagnosis.parts:
