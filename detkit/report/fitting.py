@@ -81,14 +81,15 @@ def _overfitting(
 
 
 def _still_falling(epochs: np.ndarray, losses: np.ndarray) -> Fitting | None:
-    since = int(np.searchsorted(epochs, (1 - LAST_PART) * epochs[-1] + 1e-9, side="right")) - 1
-    if since < 0 or since == len(losses) - 1 or losses[-1] > FALL * losses[since]:
+    since = (1 - LAST_PART) * epochs[-1]
+    before = float(np.interp(since, epochs, losses))
+    if epochs[0] > since or losses[-1] > FALL * before:
         return None
     sentence = (
-        f"still falling: the validation loss went from {losses[since]:.3g} to {losses[-1]:.3g} since epoch "
-        f"{epochs[since]:g}; train for more epochs, or with a higher learning rate"
+        f"still falling: the validation loss went from {before:.3g} to {losses[-1]:.3g} since epoch {since:.3g}; train "
+        "for more epochs, or with a higher learning rate"
     )
-    return Fitting("still falling", epochs[since], sentence)
+    return Fitting("still falling", since, sentence)
 
 
 def _training_loss(rows: Sequence[dict[str, Any]], epoch: float) -> float:

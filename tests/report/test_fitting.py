@@ -69,7 +69,7 @@ def test_both_losses_rising_are_no_overfitting():
 def test_a_run_that_ends_too_early_is_still_falling():
     rows = curves(falling, lambda over: 1 - 0.7 * over, lambda over: 0.5 * over)
     found = fitting(rows, metric="AP50")
-    assert (found.verdict, found.epoch) == ("still falling", 7)
+    assert (found.verdict, found.epoch) == ("still falling", 7.5)
     assert "train for more epochs" in found.sentence
 
 

@@ -111,7 +111,10 @@ def test_a_cause_is_named_where_it_is_provoked(train, capsys, cause):
 FITTING = {
     "never learned": ["optimiser.learning_rate=0.000001", "training.epochs=4", "training.validate_every=1"],
     "still falling": [
-        "schedule={name: constant, warmup_steps: 2}", "training.epochs=5", "training.validate_every=1"
+        "schedule={name: constant, warmup_steps: 2}",
+        "optimiser.learning_rate=0.0005",
+        "training.epochs=4",
+        "training.validate_every=1",
     ],
     "overfitting": [
         "data.train={annotations: paired.json, images: images}",
