@@ -108,20 +108,28 @@ class DetectionCriterion(nn.Module):
             self.selection.load_state_dict(state)
 
     def match(self, anchors: Tensor, targets: Sequence[Target]) -> Tensor:
-        """Index of each anchor's box, BACKGROUND or IGNORE, int32 [N, A]; crowds turn background to IGNORE."""
-        matches = match_anchors(
-            anchors,
-            [target["boxes"] for target in targets],
-            foreground_iou=self.foreground_iou,
-            background_iou=self.background_iou,
-            low_quality=self.low_quality,
-        )
+        """Index of each anchor's box, BACKGROUND or IGNORE, int32 [N, A].
+
+        Of the background, what lies on an ignore region is IGNORE, and what would not be background if the region were
+        an object: it may be one that nobody labelled, and smaller than every anchor.
+        """
+        matches = self._match(anchors, [target["boxes"] for target in targets])
         for row, target in zip(matches, targets, strict=True):
             regions = target.get("ignore_regions")
             if regions is not None and len(regions):
                 covered = (intersection_over_first(anchors, regions) >= CROWD_COVER).any(dim=1)
-                row[covered & (row == BACKGROUND)] = IGNORE
+                meant = self._match(anchors, [regions])[0] != BACKGROUND
+                row[(covered | meant) & (row == BACKGROUND)] = IGNORE
         return matches
+
+    def _match(self, anchors: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+        return match_anchors(
+            anchors,
+            boxes,
+            foreground_iou=self.foreground_iou,
+            background_iou=self.background_iou,
+            low_quality=self.low_quality,
+        )
 
     def _box_loss(
         self, outputs: DenseOutputs, anchors: Tensor, matches: Tensor, targets: Sequence[Target]

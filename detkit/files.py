@@ -1,5 +1,6 @@
-"""Files that are written whole or not at all, and JSON that is read with errors a person understands."""
+"""Files that are written whole or not at all, JSON that is read with errors a person understands, and digests."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -63,3 +64,16 @@ def read_json(path: str | os.PathLike) -> Any:
         raise DataError(f"{path}: {where}: is not JSON: {error.msg}; export the file again") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not JSON: {error}; export the file again") from None
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file, as hexadecimal digits.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check the file") from None

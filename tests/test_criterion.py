@@ -141,10 +141,22 @@ def test_ignored_anchors_and_crowds_get_no_gradient():
         [max(0.0, min(x + s, 32.0) - x) * max(0.0, min(y + s, 32.0) - y) / (s * s) >= 0.5 for x, y, s in GRID]
     )
     plain = torch.tensor(plain_match([[40.0, 40.0, 56.0, 56.0]]))
+    inside |= torch.tensor(plain_match([region])) != BACKGROUND
     assert inside.any()
     assert (matches == IGNORE).equal((inside & (plain == BACKGROUND)) | (plain == IGNORE))
     assert gradient[matches == IGNORE].eq(0).all()
     assert gradient[matches != IGNORE].gt(0).all()
+
+
+@pytest.mark.parametrize("side", [3.0, 6.0, 12.0, 20.0, 40.0])
+def test_what_would_be_an_object_of_an_ignore_region_is_ignored(side):
+    """An object that nobody labelled, smaller than every anchor or larger, is no background where it would be found."""
+    box = [20.0, 20.0, 20.0 + side, 20.0 + side]
+    criterion = DetectionCriterion()
+    as_object = criterion.match(ANCHORS, [target([box], [0])])[0]
+    as_region = criterion.match(ANCHORS, [target([], [], [box])])[0]
+    assert (as_object >= 0).any()
+    assert (as_region[as_object != BACKGROUND] == IGNORE).all()
 
 
 def test_giou_is_zero_for_perfect_boxes_and_one_apart():

@@ -176,12 +176,15 @@ def main() -> None:
 
 
 def marks_of(path: Path | None, pool: Pool) -> ReviewMarks:
-    marks = NO_MARKS if path is None else read_review_marks(path)
-    elsewhere = marks.elsewhere(pool.names.tolist())
-    if elsewhere:
+    if path is None:
+        return NO_MARKS
+    told = read_review_marks(path)
+    marks = told.of_images(pool.folder, pool.names.tolist())
+    others = told.without(marks)
+    if others:
         warn(
-            f"--marks {path}: {len(elsewhere)} images of it are not mined here, {min(elsewhere)!r} for one; names "
-            "start from --images, or are as in --annotations"
+            f"--marks {path}: {len(others)} marks are of images that are not mined here, as {others[0].file_name!r}; "
+            "names start from --images, or are as in --annotations"
         )
     return marks
 

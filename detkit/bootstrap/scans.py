@@ -1,7 +1,7 @@
 """The scans of a round: the detector goes over what may hold false positives, and crops of them join the set."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -61,8 +61,8 @@ class Scans:
     input_size: InputSize
     source: Callable[[Pool, str], MiningSource]
     """The detector as it is now over a pool; the text names it in the records."""
-    marks: ReviewMarks = NO_MARKS
-    """What a person said of places in the pools."""
+    marks: Mapping[str, ReviewMarks] = field(default_factory=dict)
+    """What a person said of places in the pools, by the name of the source."""
 
     def __post_init__(self) -> None:
         for pool in self.pools.values():
@@ -95,7 +95,7 @@ class Scans:
                     negatives=negatives,
                     part=(part, self.parts),
                     label=label,
-                    marks=self.marks,
+                    marks=self.marks.get(label, NO_MARKS),
                 )
             )
             negatives = mined.negatives
@@ -121,7 +121,7 @@ class Scans:
         """What of a pool was set aside by rounds before this one, or rejected by a person."""
         pool = self.pools[label]
         suspects = quarantined_regions(self.root / f"{label}-quarantine.json", pool, before=before)
-        return ignored_regions(pool, suspects, self.marks)
+        return ignored_regions(pool, suspects, self.marks.get(label, NO_MARKS))
 
     def charge(self, part: int) -> int:
         """What the scans of a part cost, in forward passes per canvas pixel."""

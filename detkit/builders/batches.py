@@ -68,7 +68,7 @@ class TrainingBatches:
         crops, folder, ignored = MinedCrops.none(), Path(self.config.output), IgnoreRegions.none()
         pool = self.images.pool
         if pool is not None:
-            ignored = ignored_regions(pool, ignored, self.images.marks)
+            ignored = ignored_regions(pool, ignored, self.images.pool_marks)
         if self.bootstrapping is not None and self.bootstrapping.scans is not None:
             scans = self.bootstrapping.scans
             crops, folder = self.bootstrapping.crops(rounds), scans.crops_folder

@@ -15,7 +15,7 @@ def build_criterion(config: Config, accepted: Mapping[int, Tensor] | None = None
 
     Args:
         config: the run's.
-        accepted: what a person called background, by image (see ``builders.marks``).
+        accepted: what a person called background, by image (see ``builders.training_images``).
     """
     return DetectionCriterion(
         **config.loss.model_dump(),

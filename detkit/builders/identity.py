@@ -11,7 +11,7 @@ from detkit.builders.data import in_data_root, split_paths
 from detkit.config import Config, Split
 from detkit.data.images import find_images
 from detkit.devices import place
-from detkit.mining.held_out import sha256_of
+from detkit.files import sha256_of
 from detkit.training.resume import FREE_TO_CHANGE, flat_keys
 
 

@@ -36,7 +36,7 @@ def build_learner(
         plan: its pauses are where the schedule begins anew, if each round begins from scratch.
         placement: where it runs.
         read_weights: read ``model.weights``; a checkpoint that follows makes it needless.
-        accepted: what a person called background, by image (see ``builders.marks``).
+        accepted: what a person called background, by image (see ``builders.training_images``).
     """
     # Seeded here and nowhere else: the initial weights, and then dropout, draw from torch's global generator.
     torch.manual_seed(config.seed)

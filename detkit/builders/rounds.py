@@ -44,7 +44,7 @@ def build_bootstrapping(
     *,
     steps: int,
     fresh: Callable[[], Mapping[str, Any]],
-    marks: ReviewMarks,
+    marks: Mapping[str, ReviewMarks],
 ) -> Bootstrapping | None:
     """The rounds of a run; None where it has none.
 
@@ -56,7 +56,7 @@ def build_bootstrapping(
         canvas: (height, width) that crops are laid on.
         steps: of the run.
         fresh: the state of a learner that has learned nothing.
-        marks: what a person said of places in the images.
+        marks: what a person said of places in the pools, by the name of the source.
     """
     settings = bootstrap_settings(config)
     if settings is None:
@@ -75,7 +75,11 @@ def build_bootstrapping(
 
 
 def _scans(
-    config: Config, learner: Learner, pools: Mapping[str, Pool], canvas: tuple[int, int], marks: ReviewMarks
+    config: Config,
+    learner: Learner,
+    pools: Mapping[str, Pool],
+    canvas: tuple[int, int],
+    marks: Mapping[str, ReviewMarks],
 ) -> Scans:
     assert config.bootstrap is not None
     told = config.bootstrap.crops

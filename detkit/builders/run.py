@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from detkit.builders.background import background_counts, canvas_size, scanned_pools
+from detkit.builders.background import POOL, TRAIN, background_counts, canvas_size, scanned_pools
 from detkit.builders.batches import TrainingBatches
 from detkit.builders.data import build_evaluation_loader, build_evaluation_transform, split_paths
 from detkit.builders.learner import build_learner
@@ -46,7 +46,7 @@ def build_run(config: Config, *, resumed: bool = False) -> Run:
         canvas_size(config, annotations),
         steps=plan.steps,
         fresh=lambda: new_learner(read_weights=True).state_dict(),
-        marks=images.marks,
+        marks={POOL: images.pool_marks, TRAIN: images.marks},
     )
     return Run(
         folder=Path(config.output),
@@ -58,6 +58,7 @@ def build_run(config: Config, *, resumed: bool = False) -> Run:
             "config": config.model_dump(mode="json"),
             "class_names": list(annotations.class_names),
             "category_ids": list(annotations.category_ids),
+            "marks": images.digest,
         },
         tensorboard=config.training.tensorboard,
         at_pause=bootstrapping,

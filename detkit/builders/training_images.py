@@ -22,16 +22,29 @@ class TrainingImages:
     """Of the training set; what a person rejected is a region to ignore."""
     pool: Pool | None
     """Images without objects."""
-    marks: ReviewMarks
+    marks: ReviewMarks = NO_MARKS
+    """Of the training set."""
+    pool_marks: ReviewMarks = NO_MARKS
+
+    @property
+    def digest(self) -> str | None:
+        """Tells the marks from others; None where there are none."""
+        both = ReviewMarks(marks=[*self.marks.marks, *self.pool_marks.marks])
+        return both.digest if both.marks else None
 
     def accepted(self) -> dict[int, Tensor]:
         """What a person called background, xyxy float32 [M, 4], by the id with which targets tell an image."""
         names, image_ids = self.annotations.file_names.tolist(), self.annotations.image_ids.tolist()
-        ids = dict(zip(names, image_ids, strict=True))
-        if self.pool is not None:
-            ids = {name: tracked_id(place) for place, name in enumerate(self.pool.names.tolist())} | ids
-        accepted = self.marks.boxes("accepted")
-        return {ids[name]: torch.from_numpy(boxes).float() for name, boxes in accepted.items() if name in ids}
+        places = enumerate(self.pool.names.tolist() if self.pool is not None else ())
+        parts = (
+            (self.marks, dict(zip(names, image_ids, strict=True))),
+            (self.pool_marks, {name: tracked_id(place) for place, name in places}),
+        )
+        return {
+            ids[name]: torch.from_numpy(boxes).float()
+            for marks, ids in parts
+            for name, boxes in marks.boxes("accepted").items()
+        }
 
 
 def training_images(config: Config) -> TrainingImages:
@@ -41,20 +54,19 @@ def training_images(config: Config) -> TrainingImages:
         ConfigError: a file or folder is not there.
         DataError: the annotations or the marks cannot be used, or an image of the pool is held out.
     """
-    annotations = read_coco(split_paths(config, config.data.train)[0], config.data.classes)
+    file, folder = split_paths(config, config.data.train)
+    annotations = read_coco(file, config.data.classes)
     pool = background_pool(config, annotations)
-    marks = NO_MARKS
-    if config.data.marks is not None:
-        marks = read_review_marks(config.data.marks)
-        _warn_of_others(config.data.marks, marks, annotations, pool)
-    return TrainingImages(with_ignore_regions(annotations, marks.boxes("rejected")), pool, marks)
-
-
-def _warn_of_others(path: str, marks: ReviewMarks, annotations: CocoAnnotations, pool: Pool | None) -> None:
-    names = [*annotations.file_names.tolist(), *(pool.names.tolist() if pool else ())]
-    elsewhere = marks.elsewhere(names)
-    if elsewhere:
+    if config.data.marks is None:
+        return TrainingImages(annotations, pool)
+    told = read_review_marks(config.data.marks)
+    marks = told.of_images(folder, annotations.file_names.tolist())
+    pool_marks = told.of_images(pool.folder, pool.names.tolist()) if pool is not None else NO_MARKS
+    others = told.without(marks, pool_marks)
+    if others:
         warn(
-            f"data.marks: {len(elsewhere)} images of {path} are not among those that are trained on, "
-            f"{min(elsewhere)!r} for one; what is marked there changes nothing"
+            f"data.marks: {len(others)} marks of {config.data.marks} are of images that are not trained on, as "
+            f"{others[0].file_name!r}, and change nothing; mark what tools/diagnose.py --split train shows"
         )
+    annotations = with_ignore_regions(annotations, marks.boxes("rejected"))
+    return TrainingImages(annotations, pool, marks, pool_marks)

@@ -1,6 +1,5 @@
 """Keeps the images of validation and test out of mining: what was trained against cannot measure."""
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from detkit.console import progress
 from detkit.data.images import read_image
 from detkit.errors import DataError
+from detkit.files import sha256_of
 from detkit.mining.perceptual_hash import difference_hash, hamming_distances, thumbnail
 
 ALIKE_BITS = 10
@@ -19,19 +19,6 @@ ALIKE_GREY = 2.0
 """Mean difference of thumbnails, of 255 levels. Skies have hashes by chance; a copy has the same grey values too."""
 _NAMED = 3
 _BLOCK = 4096
-
-
-def sha256_of(path: str | Path) -> str:
-    """The SHA-256 of a file, as hexadecimal digits.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        with Path(path).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; check the file") from None
 
 
 def refuse_held_out(files: Sequence[str], held_out: Sequence[str], *, near_duplicates: bool) -> None:

@@ -29,11 +29,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detkit.errors import DataError
-from detkit.files import write_text
+from detkit.files import sha256_of, write_text
 from detkit.mining.candidates import Candidate
 from detkit.mining.crops import CropWriter
 from detkit.mining.decision import Decision
-from detkit.mining.held_out import sha256_of
 from detkit.mining.negative_set import MinedCrops
 from detkit.mining.pool import Pool
 from detkit.mining.scan import ScannedImage

@@ -190,7 +190,7 @@ def folder_pool(
         name=str(folder),
         state=state,
         folder=Path(folder),
-        names=np.array([str(file.relative_to(folder)) for file in files]),
+        names=np.array([file.relative_to(folder).as_posix() for file in files]),
         ground_truth=GroundTruth(
             image_ids=np.arange(len(files)),
             category_ids=tuple(category_ids),

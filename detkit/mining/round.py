@@ -10,6 +10,7 @@ that was interrupted anywhere and is done again ends as if it had not been. A ro
 """
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -321,10 +322,14 @@ def _doubts(told: MiningRound, suspects: Sequence[Candidate]) -> list[tuple[str,
 def _holding(crops: MinedCrops, doubts: Sequence[tuple[str, Sequence[float]]]) -> np.ndarray:
     """Which crops share a pixel with one of these places, bool [N]: never negatives again."""
     found = np.zeros(len(crops), dtype=bool)
+    if not doubts:
+        return found
+    # Rounds may be told the same folder in other words.
+    sources = np.array([os.path.realpath(file) for file in crops.sources.tolist()], dtype=object)
     for file, (x1, y1, x2, y2) in doubts:
         left, top, right, bottom = crops.windows.T
         found |= (
-            (crops.sources == file)
+            (sources == os.path.realpath(file))
             & (np.maximum(left, x1) < np.minimum(right, x2))
             & (np.maximum(top, y1) < np.minimum(bottom, y2))
         )

@@ -8,7 +8,7 @@ import numpy as np
 
 from detkit.data.transforms import resized_size
 from detkit.evaluation import DetectionTable, read_results
-from detkit.mining.held_out import sha256_of
+from detkit.files import sha256_of
 from detkit.mining.pool import Pool
 from detkit.mining.scan import Detect, DetectedImages
 

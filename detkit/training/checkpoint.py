@@ -5,6 +5,7 @@ Format version 1, a dict for ``torch.load(weights_only=True)``:
 - ``format``, ``format_version``;
 - ``config``: the experiment as nested dicts, see ``detkit.config``;
 - ``class_names``, ``category_ids``: class index to name and to COCO category id;
+- ``marks``: the digest of the review marks that were respected, None for none;
 - ``model``: the state dict to predict with (the moving average where training keeps one);
 - ``step``, ``metrics``: optimiser steps taken, and the last validation's row or None;
 - ``training``: only in ``last.pt``: ``learner`` (weights, optimiser, average), ``position`` (see ``loop.Position``),

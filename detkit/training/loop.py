@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from detkit.console import ProgressBar, progress_bar, say, warn
+from detkit.errors import TrainingError
 from detkit.models import RetinaNet
 from detkit.training.checkpoint import random_state, restore_random_state, save_checkpoint
 from detkit.training.interruption import Interruption, watch_interruption
@@ -115,7 +116,7 @@ class Run:
     validate: Callable[[RetinaNet], dict[str, Any]]
     """Validation losses and COCO metrics of a model."""
     identity: dict[str, Any]
-    """What every checkpoint carries: config, class_names, category_ids."""
+    """What every checkpoint carries: config, class_names, category_ids, and the digest of marks."""
     tensorboard: bool = False
     at_pause: Callable[[Position], dict[str, Any] | None] | None = None
     """Called at each of the plan's pauses; what it returns is logged as a ``round``. It may change what the learner
@@ -174,6 +175,11 @@ class Run:
         """The position to go on from, and the size of the log that belongs to it."""
         if checkpoint is None:
             return Position(), None
+        if checkpoint.get("marks") != self.identity.get("marks"):
+            raise TrainingError(
+                f"{self.folder / LAST}: was trained with other review marks (data.marks names a file whose content has "
+                "changed); put the file back, or begin anew (--overwrite)"
+            )
         state = checkpoint["training"]
         self.learner.load_state_dict(state["learner"])
         restore_random_state(state["random_state"])

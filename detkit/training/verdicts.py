@@ -35,6 +35,12 @@ LOCALISED, NAMED_RIGHT = 0.3, 0.05
 """Labels are wrong where so many objects are found under any name, and so few, or half of chance, under their own."""
 
 
+TOO_LARGE = (
+    "steps may be too large: lower optimiser.learning_rate tenfold, clip (training.clip_norm) or warm up longer "
+    "(schedule.warmup_steps)"
+)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What is wrong."""
@@ -121,13 +127,13 @@ def _scores(looks: Sequence[dict[str, Any]], step: int) -> Iterator[Verdict]:
         return
     score, other = float(np.mean(objects)), float(np.mean(background))
     told = f"after {step} steps objects score {score:.2g} and background {other:.2g}"
-    share, began = looks[0].get("positive_gradient"), looks[0].get("background_score")
-    moved = began is None or max(score, other) > ALIKE * began
-    if score < ALIKE * other and moved:
+    first = next(look for look in looks if look.get("foreground_score") is not None)
+    share, began = first.get("positive_gradient"), first["foreground_score"]
+    stayed = all(began / ALIKE < one < began * ALIKE for one in (score, other))
+    if score < ALIKE * other and not stayed:
         yield Verdict(
             "rate too high",
-            f"{told}: they are not told apart, as when steps are too large; lower optimiser.learning_rate tenfold, "
-            "clip (training.clip_norm) or warm up longer (schedule.warmup_steps)",
+            f"{told}: they are not told apart; {TOO_LARGE}",
         )
     elif score < SILENT and share is not None and share < OUTWEIGHED:
         yield Verdict(
@@ -136,17 +142,20 @@ def _scores(looks: Sequence[dict[str, Any]], step: int) -> Iterator[Verdict]:
             "fade the easy background out (loss.gamma=2, loss.alpha=0.25), select from it (selection), or raise "
             "loss.alpha, the weight of objects",
         )
+    elif score < min(SILENT, began):
+        yield Verdict("rate too high", f"{told}, less than the {began:.2g} that they began with: {TOO_LARGE}")
     elif score < SILENT:
         yield Verdict(
             "rate too low",
-            f"{told}: the detector has hardly begun to learn, though background does not drown the objects; raise "
-            "optimiser.learning_rate, or train longer",
+            f"{told}: the detector has hardly begun to learn; raise optimiser.learning_rate, or train longer",
         )
 
 
 def _classes(validations: Sequence[dict[str, Any]]) -> Iterator[Verdict]:
-    never = validations[-1].get("never_predicted", []) if validations else []
-    if never:
+    last = validations[-1] if validations else {}
+    never = last.get("never_predicted", [])
+    # A detector that predicts nothing at all is not told to repeat rare classes.
+    if never and last.get("localised"):
         named = ", ".join(map(repr, never[:5])) + (f" and {len(never) - 5} more" if len(never) > 5 else "")
         yield Verdict(
             "classes",

@@ -1,6 +1,7 @@
 """A person's marks in training: what was rejected is never a negative, what was accepted is one from the beginning."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ import torch
 from detkit.builders import build_run
 from detkit.builders.training_images import training_images
 from detkit.config import load_config
+from detkit.errors import TrainingError
 from detkit.labels import IGNORE
+from detkit.training.checkpoint import load_checkpoint
 
 MINED = ("selection={name: mined, initial: 0, per_image: 64, threshold: 0.0}", "bootstrap={}")
 PLAIN = ("data.augment=[]", "training.batch_size=22", "training.steps=20")
@@ -81,5 +84,19 @@ def test_what_was_accepted_counts_from_the_beginning(make_config):
 
 
 def test_marks_of_other_images_are_told(make_config, capsys):
-    training_images(make_config(("other.png", [0.0, 0.0, 9.0, 9.0], "rejected")))
-    assert "1 images of" in capsys.readouterr().err.replace("\n", " ")
+    images = training_images(make_config(("other.png", [0.0, 0.0, 9.0, 9.0], "rejected")))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 marks of" in said
+    assert "'other.png'" in said
+    assert images.digest is None
+
+
+def test_a_run_goes_on_with_the_same_marks_alone(make_config):
+    short = ("training.steps=1", "schedule.warmup_steps=0")
+    config = make_config(("004.png", [16.0, 16.0, 32.0, 32.0], "rejected"), overrides=short)
+    build_run(config).fit()
+    checkpoint = load_checkpoint(Path(config.output) / "last.pt")
+    assert build_run(config, resumed=True).fit(checkpoint).finished
+    make_config(("004.png", [16.0, 16.0, 32.0, 30.0], "rejected"))
+    with pytest.raises(TrainingError, match="was trained with other review marks"):
+        build_run(config, resumed=True).fit(checkpoint)

@@ -5,7 +5,14 @@ import json
 import pytest
 
 from detkit.errors import DataError
-from detkit.evaluation.review_marks import NO_MARKS, ReviewMark, read_review_marks, write_review_marks
+from detkit.evaluation.review_marks import (
+    NO_MARKS,
+    ReviewMark,
+    ReviewMarks,
+    read_review_marks,
+    write_review_marks,
+)
+from detkit.files import sha256_of
 
 MARK = {"file_name": "a/ü.jpg", "box": [1, 2.5, 30, 40], "category": "cat", "score": 0.9, "mark": "rejected"}
 
@@ -30,8 +37,31 @@ def test_what_is_written_is_read_back(tmp_path):
         "a/ü.jpg": [[1, 2.5, 30, 40], [5, 5, 6, 6]]
     }
     assert list(found.boxes("accepted")) == ["b.jpg"]
-    assert found.elsewhere(["b.jpg"]) == {"a/ü.jpg"}
     assert found.digest != NO_MARKS.digest
+
+
+def test_a_mark_is_of_the_file_that_was_looked_at(tmp_path):
+    (tmp_path / "one.jpg").write_bytes(b"one")
+    (tmp_path / "two.jpg").write_bytes(b"two")
+    digest = sha256_of(tmp_path / "one.jpg")[:16]
+    rows = [
+        ("one.jpg", digest),
+        ("two.jpg", digest),
+        ("two.jpg", None),
+        ("three.jpg", None),
+        ("three.jpg", digest),
+    ]
+    told = ReviewMarks(marks=[ReviewMark(**MARK | {"file_name": name, "sha256": one}) for name, one in rows])
+    found = told.of_images(tmp_path, ["one.jpg", "two.jpg"])
+    assert [(mark.file_name, mark.sha256) for mark in found.marks] == [rows[0], rows[2]]
+    assert [mark.file_name for mark in told.without(found)] == ["two.jpg", "three.jpg", "three.jpg"]
+
+
+def test_names_that_are_no_unicode_are_read(tmp_path):
+    odd = MARK | {"file_name": "\udcff.jpg", "category": "\ud800"}
+    found = read_review_marks(written(tmp_path / "marks.json", [odd]))
+    assert list(found.boxes("rejected")) == ["\udcff.jpg"]
+    assert len(found.digest) == 16
 
 
 @pytest.mark.parametrize(
@@ -41,7 +71,8 @@ def test_what_is_written_is_read_back(tmp_path):
         ({"box": [1, 2, 3]}, "marks.0.box"),
         ({"box": [1, 2, 3, float("inf")]}, "marks.0.box.3"),
         ({"mark": "maybe"}, "marks.0.mark"),
-        ({"file_name": ""}, "marks.0.file_name"),
+        ({"file_name": ""}, "marks.0: .*file_name is empty"),
+        ({"sha256": "x" * 16}, "marks.0.sha256"),
         ({"score": "high"}, "marks.0.score"),
         ({"note": "?"}, "marks.0.note"),
     ],

@@ -1,6 +1,7 @@
 """What mining makes of a person's marks."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +72,20 @@ def test_a_crop_that_shows_what_was_rejected_later_leaves_the_set(make_round):
     told = marks(("000.png", [5, 5, 25, 25], "rejected"))
     after = mine(make_round(found, number=2, negatives=before, marks=told)).negatives
     assert after.crops.boxes.tolist() == [[60, 30, 80, 50]]
+
+
+def test_a_crop_leaves_in_whatever_words_its_folder_is_told(make_round, tmp_path):
+    before = mine(make_round([(0, [5, 5, 25, 25], 0.8)])).negatives
+    told = marks(("000.png", [5, 5, 25, 25], "rejected"))
+    again = make_round([], number=2, negatives=before, marks=told)
+    again = replace(
+        again,
+        source=replace(
+            again.source, pool=replace(again.source.pool, folder=tmp_path / "." / "x" / ".." / "pool")
+        ),
+    )
+    (tmp_path / "x").mkdir()
+    assert len(mine(again).negatives.crops) == 0
 
 
 def test_what_was_accepted_is_a_negative_however_sure_the_detector_is(make_round):

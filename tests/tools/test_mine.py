@@ -194,7 +194,7 @@ def test_a_persons_marks(hand_made, tmp_path):
     (tmp_path / "marks.json").write_text(json.dumps(tree))
     arguments = hand_made([(1, [10, 10, 20, 20], 0.85), (1, [10, 60, 20, 20], 0.75)])
     said = mine(*arguments, "--marks", tmp_path / "marks.json")
-    assert "1 images of it are not mined here, 'other.png' for one" in " ".join(said.split())
+    assert "1 marks are of images that are not mined here, as 'other.png'" in " ".join(said.split())
     summary = json.loads((tmp_path / "negatives" / "round_001" / "summary.json").read_text())
     assert (summary["detections"], summary["kept"]) == ({"ignored": 1, "background": 1}, 1)
     assert "is no file of review marks" in refused(*arguments, "--marks", tmp_path / "gt.json", "--overwrite")
