@@ -30,14 +30,19 @@ _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
 
+def _plain(text: str) -> str:
+    """Names are untrusted: no markup, and half a surrogate pair, which JSON can say and no terminal takes, is a "?"."""
+    return escape(text.encode("utf-8", "replace").decode())
+
+
 def say(text: str) -> None:
     """Print a line, as it is (no markup: file and class names are untrusted)."""
-    _out.print(escape(text), soft_wrap=True)
+    _out.print(_plain(text), soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """Print a warning to standard error."""
-    _err.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
+    _err.print(f"[yellow]warning:[/yellow] {_plain(text)}", soft_wrap=True)
 
 
 def progress_bar(*, live: bool | None = None) -> Progress:
@@ -82,10 +87,10 @@ def progress_of(description: str) -> Iterator[Callable[[int, int], None]]:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a table; numbers are aligned right, None is shown as n/a."""
     rows = [list(row) for row in rows]
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=_plain(title), title_justify="left")
     for index, name in enumerate(columns):
         numeric = all(row[index] is None or isinstance(row[index], (int, float)) for row in rows)
-        table.add_column(escape(name), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(_plain(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     _out.print(table)
@@ -96,7 +101,7 @@ def _cell(value: Any) -> str:
         return "n/a"
     if isinstance(value, float):
         return f"{value:.3f}"
-    return escape(str(value))
+    return _plain(str(value))
 
 
 def run_tool(main: Callable[[], int | None]) -> int:
@@ -104,7 +109,7 @@ def run_tool(main: Callable[[], int | None]) -> int:
     try:
         return main() or 0
     except DetkitError as error:
-        _err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        _err.print(f"[red]error:[/red] {_plain(str(error))}", soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         _err.print("interrupted")
@@ -117,5 +122,5 @@ def run_tool(main: Callable[[], int | None]) -> int:
         # A path that cannot be read or written; anything else keeps its traceback.
         if error.filename is None:
             raise
-        _err.print(f"[red]error:[/red] {escape(f'{error.filename}: {error.strerror}')}", soft_wrap=True)
+        _err.print(f"[red]error:[/red] {_plain(f'{error.filename}: {error.strerror}')}", soft_wrap=True)
         return 2

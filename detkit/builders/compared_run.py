@@ -32,8 +32,7 @@ def train(
         )
     except TrainingError as error:
         raise ConfigError(f"{error}\n{folder}: to begin this run anew, remove the folder") from None
-    run = build_run(config, resumed=checkpoint is not None)
-    run.after_validation = after_validation
+    run = build_run(config, resumed=checkpoint is not None, after_validation=after_validation)
     if checkpoint is None:
         clear(folder)
     write_text(folder / "config.yaml", dump_config(config))

@@ -21,12 +21,12 @@ from detkit.devices import Device, Precision
 from detkit.errors import ConfigError, DataError
 from detkit.evaluation import DetectionTable, GroundTruth, read_ground_truth, read_results, write_results
 from detkit.evaluation.detection_errors import classify_detections
-from detkit.evaluation.diagnosed import Diagnosed, ReadImages
+from detkit.evaluation.diagnosed import Diagnosed, ReadImages, TrainingLog
 from detkit.evaluation.diagnosis import diagnose
 from detkit.evaluation.missing_labels import sure_backgrounds, suspected_missing_labels
 from detkit.evaluation.results import surest
 from detkit.evaluation.review_marks import NO_MARKS, ReviewMarks, read_review_marks
-from detkit.files import read_json
+from detkit.files import read_json, sha256_of
 from detkit.mining.manifest import read_manifest
 from detkit.training.run_log import read_log
 
@@ -104,6 +104,7 @@ def diagnose_run(run: RunToDiagnose, output: Path, shown: Shown) -> Diagnosed:
     source = _Images.read(annotations, images)
     # Mistakes in small files are told before the images are gone over.
     told = shown.read(source, read_ground_truth(annotations, detector.model.class_names))
+    log = _log(run, detector)
     ground_truth, table = detect_coco(detector, annotations, images)
     write_results(output / "detections.json", table)
     witnesses = []
@@ -113,8 +114,7 @@ def diagnose_run(run: RunToDiagnose, output: Path, shown: Shown) -> Diagnosed:
     name = annotations.stem if run.annotations else run.split
     title = f"{run.checkpoint.parent.resolve().name}/{run.checkpoint.name} on {name}"
     diagnosed = _diagnosed(title, ground_truth, table, witnesses=witnesses, source=source, told=told)
-    log = run.checkpoint.with_name("metrics.jsonl")
-    return replace(diagnosed, log=read_log(log) if log.exists() else ())
+    return replace(diagnosed, log=log)
 
 
 def diagnose_results(
@@ -149,6 +149,11 @@ def diagnose_results(
     return _diagnosed(title, ground_truth, first, witnesses=witnesses, source=source, told=told)
 
 
+def _log(run: RunToDiagnose, detector: Detector) -> TrainingLog | None:
+    path = run.checkpoint.with_name("metrics.jsonl")
+    return TrainingLog(read_log(path), detector.config.training.metric) if path.exists() else None
+
+
 def _names(paths: Sequence[Path]) -> list[str]:
     """Of files, as short as tells them apart."""
     names = [path.name for path in paths]
@@ -169,17 +174,19 @@ def _diagnosed(
 ) -> Diagnosed:
     table = surest(table)
     diagnosis, classified = diagnose(ground_truth, table, groups=told.groups)
+    suspects = suspected_missing_labels(table, classified, witnesses, score=told.suspect_score)
     return Diagnosed(
         title=title,
         diagnosis=diagnosis,
         ground_truth=ground_truth,
         table=table,
         classified=classified,
-        suspects=suspected_missing_labels(table, classified, witnesses, score=told.suspect_score),
+        suspects=suspects,
         image_names=source.names,
         image_sizes=source.sizes,
         read_images=source.reader(),
         marks=told.marks,
+        image_digests=source.digests(np.unique(table.image_ids[suspects.rows]).tolist()),
     )
 
 
@@ -294,6 +301,14 @@ class _Images:
     def reader(self) -> ReadImages | None:
         """Decodes images ahead of their being asked for; None without a folder."""
         return None if self.folder is None else self._read_in_order
+
+    def digests(self, image_ids: Sequence[int]) -> dict[int, str]:
+        """The first 16 digits of the SHA-256 of each file that is there; none without a folder."""
+        if self.folder is None:
+            return {}
+        files = ((image_id, self.folder / self.names[image_id]) for image_id in image_ids)
+        # One that is not there is told of where it is to be shown.
+        return {image_id: sha256_of(file)[:16] for image_id, file in files if file.is_file()}
 
     def _read_in_order(self, image_ids: Sequence[int]) -> Iterator[np.ndarray]:
         assert self.folder is not None

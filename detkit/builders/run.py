@@ -1,5 +1,6 @@
 """A training run."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,20 +20,25 @@ from detkit.evaluation import read_ground_truth
 from detkit.evaluation.compared_metrics import FALSE_POSITIVE_LEVELS
 from detkit.training.laziness import StepLook
 from detkit.training.learner import Learner
-from detkit.training.loop import Plan, Run
+from detkit.training.loop import Plan, Position, Run
 from detkit.training.validation import Validator
 
 
-def build_run(config: Config, *, resumed: bool = False) -> Run:
+def build_run(
+    config: Config,
+    *,
+    resumed: bool = False,
+    after_validation: Callable[[Position], bool] | None = None,
+) -> Run:
     """Everything of a training run, from its configuration.
 
-    A ``resumed`` run does not read ``model.weights``: a checkpoint follows.
+    A ``resumed`` run does not read ``model.weights``: a checkpoint follows. The hook is the run's.
     """
     placement = place(config.device, config.precision)
     images = training_images(config)
     annotations = images.annotations
     order = BatchOrder(len(annotations), background_counts(config).images, seed=config.seed)
-    plan = _plan(config, order.steps_per_epoch)
+    plan = build_plan(config, order.steps_per_epoch)
     new_learner = partial(
         build_learner, config, annotations.class_names, plan, placement, accepted=images.accepted()
     )
@@ -63,10 +69,16 @@ def build_run(config: Config, *, resumed: bool = False) -> Run:
         tensorboard=config.training.tensorboard,
         at_pause=bootstrapping,
         look=partial(StepLook, config.postprocess.score_threshold, config.matcher.foreground_iou),
+        after_validation=after_validation,
     )
 
 
-def _plan(config: Config, steps_per_epoch: int) -> Plan:
+def build_plan(config: Config, steps_per_epoch: int) -> Plan:
+    """How long to train, and what to do on the way.
+
+    Raises:
+        ConfigError: the keys do not go together.
+    """
     training = config.training
     stopping = training.early_stopping
     steps = training.steps or training.epochs * steps_per_epoch

@@ -1,16 +1,18 @@
 """A search: from its file to the configuration of every trial, and to the study that its trials are drawn from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from detkit.builders.background import background_counts
 from detkit.builders.comparison import override_key
 from detkit.builders.data import build_training_transform, split_paths
 from detkit.builders.identity import run_identity
 from detkit.builders.model_cost import ModelCosts
+from detkit.builders.run import build_plan
 from detkit.config import (
     Choices,
     Config,
@@ -22,8 +24,11 @@ from detkit.config import (
     with_data_root,
 )
 from detkit.config.search import Range
-from detkit.errors import ConfigError, DataError
-from detkit.evaluation.search_results import TEST_FILE
+from detkit.data.coco import read_coco
+from detkit.data.loader import BatchOrder
+from detkit.errors import ConfigError, DataError, WeightsError
+from detkit.evaluation.search_results import TEST_FILE, ModelCost
+from detkit.models import require_weights
 from detkit.search.space import ChoiceRange, NumberRange, Space, Value, label, overrides_of
 from detkit.search.study import DATABASE, Study
 
@@ -38,8 +43,9 @@ class SearchedExperiment:
     """An experiment with ranges.
 
     Raises:
-        ConfigError: a range names no key, or its ends or a choice give what cannot be trained; all are checked before
-            anything runs. Values that only together are impossible are found when they are drawn.
+        ConfigError: a range names no key, its ends or a choice give what cannot be trained, or there are no such
+            weights; all are checked before anything runs. Values that only together are impossible are found when they
+            are drawn.
         DataError: the data cannot be used.
     """
 
@@ -51,15 +57,18 @@ class SearchedExperiment:
     def __post_init__(self) -> None:
         _refuse_keys(self.space)
         self.require_data()
+        if not any(_sets_weights(one) for one in self.space):
+            _require_weights(self.shared, self._shared_source)
         for one in self.space:
             for value in one.ends:
                 where = f"{self.source}, ranges: {one.name} = {value}"
                 config = self._parse(one.overrides(value), output="trial", source=where)
                 try:
-                    build_training_transform(config)
-                    self.costs.of(config)
+                    self.cost_of(config)
                 except ConfigError as error:
                     raise ConfigError(f"{where}: {error}") from None
+                if _sets_weights(one):
+                    _require_weights(config, where)
 
     @property
     def folder(self) -> Path:
@@ -84,6 +93,23 @@ class SearchedExperiment:
     def costs(self) -> ModelCosts:
         """What models cost to use."""
         return ModelCosts(split_paths(self.shared, self.shared.data.val)[0])
+
+    def cost_of(self, config: Config) -> ModelCost:
+        """What the model of a trial costs to use, once it is known that its values go together.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        build_training_transform(config)
+        images = self._image_count(split_paths(config, config.data.train)[0])
+        order = BatchOrder(images, background_counts(config).images, seed=config.seed)
+        build_plan(config, order.steps_per_epoch)
+        return self.costs.of(config)
+
+    @cached_property
+    def _image_count(self) -> Callable[[Path], int]:
+        """Images of a COCO file, which is read once."""
+        return cache(lambda file: len(read_coco(file, self.shared.data.classes)))
 
     def config(self, values: Mapping[str, Value], number: int) -> Config:
         """The experiment of a trial.
@@ -177,9 +203,27 @@ def _range(name: str, told: Range) -> NumberRange | ChoiceRange:
     return ChoiceRange(name, {one: {name: value} for one, value in zip(labels, told.choices, strict=True)})
 
 
+def _keys(one: NumberRange | ChoiceRange) -> set[str]:
+    """What a range sets, by full key."""
+    return {key for end in one.ends for key in one.overrides(end)}
+
+
+def _sets_weights(one: NumberRange | ChoiceRange) -> bool:
+    return any(_overlap(key, "model.weights") for key in _keys(one))
+
+
+def _require_weights(config: Config, where: str) -> None:
+    if config.model.weights is None:
+        return
+    try:
+        require_weights(config.model.weights, config.model.backbone)
+    except WeightsError as error:
+        raise ConfigError(f"{where}: model.weights: {error}") from None
+
+
 def _refuse_keys(space: Space) -> None:
     """No key that must be the same for all, and none that two ranges set."""
-    keys = {one.name: {key for end in one.ends for key in one.overrides(end)} for one in space}
+    keys = {one.name: _keys(one) for one in space}
     for name, own in keys.items():
         for key in own:
             fixed = next((other for other in SAME_FOR_ALL if _overlap(key, other)), None)

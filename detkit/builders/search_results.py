@@ -20,7 +20,7 @@ from detkit.evaluation.search_results import (
     write_test_score,
 )
 from detkit.files import write_text
-from detkit.search.sentences import verdict
+from detkit.search.sentences import search_sentences
 from detkit.search.study import Study
 from detkit.search.summary import summarise_parameters, summarise_trials
 from detkit.training.loop import BEST
@@ -98,6 +98,6 @@ def _found(experiment: SearchedExperiment, study: Study, wanted: int) -> Search:
         winner=None if best is None else best.number,
         winner_config="" if best is None else experiment.winner_text(best.values),
         has_test=experiment.shared.data.test is not None,
-        verdict=verdict(experiment.metric, trials, parameters, max(wanted, len(trials))),
+        verdict=search_sentences(experiment.metric, trials, parameters, max(wanted, len(trials))),
         versions={"detkit": detkit.__version__, **{name: version(name) for name in VERSIONS}},
     )

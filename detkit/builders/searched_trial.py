@@ -10,7 +10,7 @@ import torch
 from detkit.builders.compared_run import train
 from detkit.builders.search import SearchedExperiment
 from detkit.config import Metric
-from detkit.errors import ConfigError, DataError, TrainingError, WeightsError
+from detkit.errors import ConfigError, DataError, TrainingError
 from detkit.evaluation.search_results import CurvePoint, SearchTrial, cost_front
 from detkit.search.running import TrialError
 from detkit.search.study import COST, CURVE, SPENT, Trial
@@ -23,15 +23,19 @@ def run_trial(experiment: SearchedExperiment, trial: Trial) -> float | None:
 
     Raises:
         TrialError: nothing can be trained with its values.
-        ConfigError, DataError: no trial could be trained.
+        ConfigError, DataError, WeightsError: no trial could be trained, or this one not now.
     """
     # What is not there, and perhaps only for now, must not cost the search one trial after another.
     experiment.require_data()
     try:
         config = experiment.config(trial.values, trial.number)
-        trial.keep(COST, asdict(experiment.costs.of(config)))
+        cost = experiment.cost_of(config)
+    except ConfigError as error:
+        raise TrialError(str(error)) from None
+    trial.keep(COST, asdict(cost))
+    try:
         trained = train(config, _watch(trial, Path(config.output), experiment.metric))
-    except (ConfigError, TrainingError, WeightsError) as error:
+    except TrainingError as error:
         raise TrialError(str(error)) from None
     except torch.OutOfMemoryError as error:
         raise TrialError(f"out of memory: {error}") from None

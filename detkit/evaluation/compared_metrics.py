@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from detkit.evaluation.number_texts import points
+
 FALSE_POSITIVE_LEVELS = (0.1, 1.0)
 """False positives per image at which recall is compared."""
 RECALL_LEVELS = (0.5, 0.8, 0.9)
@@ -27,11 +29,9 @@ class ComparedMetric:
 
     def text(self, value: float | None) -> str:
         """The value as texts give it: points with one decimal, or a count per image with two."""
-        if value is None:
-            return "n/a"
-        shown = round(100 * value, 1) if self.higher_is_better else round(value, 2)
-        # Adding 0 makes minus zero plain.
-        return f"{shown + 0.0:.{1 if self.higher_is_better else 2}f}"
+        if self.higher_is_better:
+            return points(value)
+        return "n/a" if value is None else f"{round(value, 2) + 0.0:.2f}"
 
 
 def recall_at_name(false_positives_per_image: float) -> str:

@@ -1,7 +1,7 @@
 """A diagnosis together with what its page shows beside the numbers: the images, the suspects and the marks."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,16 @@ from detkit.evaluation.review_marks import NO_MARKS, ReviewMarks
 
 ReadImages = Callable[[Sequence[int]], Iterator[np.ndarray]]
 """The images of these ids, in this order and one by one as they are asked for, RGB uint8 [H, W, 3]."""
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """What a run wrote while it trained."""
+
+    rows: Sequence[dict[str, Any]]
+    """Of metrics.jsonl."""
+    metric: str
+    """The column of the validation rows that the best checkpoint was chosen by."""
 
 
 @dataclass(frozen=True)
@@ -36,5 +46,7 @@ class Diagnosed:
     """None where there are no images to be had."""
     marks: ReviewMarks = NO_MARKS
     """Made before, of these images or others."""
-    log: Sequence[dict[str, Any]] = ()
-    """The rows of the run's metrics.jsonl, where there is one."""
+    image_digests: Mapping[int, str] = field(default_factory=dict)
+    """The first 16 hexadecimal digits of the SHA-256 of the file of each suspect's image, where there are files."""
+    log: TrainingLog | None = None
+    """Of the run, where there is one."""

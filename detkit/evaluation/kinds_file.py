@@ -28,7 +28,11 @@ def write_kinds(
     classified: ClassifiedDetections,
 ) -> None:
     """Write the table, detections first, in their order; whole or not at all."""
-    with written_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+    # A name may hold half a surrogate pair, which JSON can say and UTF-8 cannot.
+    with (
+        written_whole(path) as partial,
+        partial.open("w", encoding="utf-8", errors="replace", newline="") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         writer.writerows(_detections(ground_truth, table, classified))

@@ -35,6 +35,8 @@ class Suspects:
     """Which of them saw the same class in the same place: bool [S, W]."""
     score: float | None
     """The least score of a suspect; None where nothing is correct, so that no score is known to be high."""
+    score_given: bool
+    """It was asked for, and is not what nine in ten correct detections reach."""
 
     @property
     def persistence(self) -> np.ndarray:
@@ -102,6 +104,7 @@ def suspected_missing_labels(
         tuple(name for name, _ in witnesses),
         seen[order],
         high_score(table, classified) if score is None else score,
+        score_given=score is not None,
     )
 
 

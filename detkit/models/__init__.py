@@ -5,7 +5,7 @@ from detkit.models.head import RetinaNetHead
 from detkit.models.postprocess import PostProcess
 from detkit.models.pyramid import PyramidBackbone
 from detkit.models.retinanet import RetinaNet
-from detkit.models.weights import LoadReport, load_weights
+from detkit.models.weights import LoadReport, load_weights, require_weights
 
 __all__ = [
     "AnchorGenerator",
@@ -15,4 +15,5 @@ __all__ = [
     "RetinaNet",
     "RetinaNetHead",
     "load_weights",
+    "require_weights",
 ]

@@ -111,6 +111,16 @@ def load_weights(model: RetinaNet, source: str | Path, *, norm_epsilon: float | 
     )
 
 
+def require_weights(source: str | Path, backbone: str) -> None:
+    """Make sure that there are such weights: a file, or torchvision's name; nothing is read or fetched.
+
+    Raises:
+        WeightsError: there are none.
+    """
+    if not Path(source).is_file():
+        _find_published(str(source), backbone)
+
+
 def _read(source: str | Path, backbone: str) -> _Stored:
     """Read a file, or fetch weights that torchvision publishes."""
     path = Path(source)

@@ -6,7 +6,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from detkit.evaluation.compared_metrics import COMPARED_METRICS, PAIR_METRIC
@@ -16,6 +15,7 @@ from detkit.report.colours import css_classes, css_variables, line_class, line_k
 from detkit.report.comparison_charts import charts
 from detkit.report.comparison_highlights import highlights, interval
 from detkit.report.comparison_pictures import ENLARGED, DrawnPicture, crop_uri, drawn_picture
+from detkit.report.page import page_environment
 
 GALLERY, ALL_GALLERIES = 12, 36
 """Crops that are shown of each arm, the hardest, and of all arms together."""
@@ -47,15 +47,9 @@ def write_report(folder: str | PathLike, path: str | PathLike | None = None) -> 
 
 def render(comparison: Comparison, folder: Path) -> str:
     """The report as text; pictures are read from ``folder``."""
-    environment = Environment(
-        loader=PackageLoader("detkit.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     numbers = {arm.name: index for index, arm in enumerate(comparison.arms)}
-    return environment.get_template("comparison.html").render(
+    template = page_environment().get_template("comparison.html")
+    return template.render(
         comparison=comparison,
         keys={name: line_key(index) for name, index in numbers.items()},
         line_classes={name: line_class(index) for name, index in numbers.items()},

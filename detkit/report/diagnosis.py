@@ -1,6 +1,6 @@
-"""The page of a diagnosis: one HTML file that holds everything.
+"""The page of a diagnosis: one HTML file that holds everything; and the files of numbers that lie beside it.
 
-Its numbers are drawn by the template; what is filtered and marked, the gallery, is one block of JSON that the page's
+The page's numbers are drawn by the template; what is filtered and marked, the gallery, is one block of JSON that its
 own script reads. File and class names are untrusted: the template escapes them, the script sets them as text alone, and
 a content security policy lets no other script run and nothing be loaded.
 """
@@ -10,22 +10,42 @@ import hashlib
 import json
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from detkit.evaluation.diagnosed import Diagnosed
 from detkit.evaluation.diagnosis import Diagnosis, PartRow
 from detkit.evaluation.error_costs import ERRORS
-from detkit.files import write_text
+from detkit.evaluation.kinds_file import write_kinds
+from detkit.evaluation.number_texts import points
+from detkit.files import write_json, write_text
 from detkit.report.colours import css_variables
 from detkit.report.diagnosis_charts import MANY_CLASSES, biggest_confusions, charts
 from detkit.report.diagnosis_data import MOST_DRAWN, gallery_data
 from detkit.report.diagnosis_gallery import OF_EACH_CLASS, OF_EACH_KIND, Item, choose_items
 from detkit.report.diagnosis_pictures import PICTURE_BYTES, Pictures, cut_pictures, images_of
-from detkit.report.diagnosis_text import MEANING, WORDS, findings, points, suspects
+from detkit.report.diagnosis_text import MEANING, WORDS, findings, suspects
+from detkit.report.page import page_environment
+
+
+def write_folder(diagnosed: Diagnosed, folder: Path, *, of_each_kind: int = OF_EACH_KIND) -> None:
+    """Write diagnosis.html, its numbers as diagnosis.json, and errors.csv (see ``kinds_file``).
+
+    Args:
+        diagnosed: what they show.
+        folder: where they are written.
+        of_each_kind: how many errors of each kind the gallery has.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    write_diagnosis(diagnosed, folder / "diagnosis.html", of_each_kind=of_each_kind)
+    write_json(folder / "diagnosis.json", diagnosed.diagnosis.record())
+    write_kinds(folder / "errors.csv", diagnosed.ground_truth, diagnosed.table, diagnosed.classified)
 
 
 def write_diagnosis(
@@ -56,13 +76,7 @@ def render(
 ) -> str:
     """The page as text; arguments as of ``write_diagnosis``."""
     items, pictures = _shown(diagnosed, of_each_kind, picture_bytes)
-    environment = Environment(
-        loader=PackageLoader("detkit.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     script = _source(environment, "diagnosis.js")
     diagnosis = diagnosed.diagnosis
     return environment.get_template("diagnosis.html").render(

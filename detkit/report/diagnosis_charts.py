@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from detkit.evaluation.diagnosis import CurveRows, Diagnosis
+from detkit.evaluation.number_texts import points
 from detkit.report.colours import CARD, INK, MUTED, line_colour, line_dash, line_marker
-from detkit.report.diagnosis_text import WORDS, alarm_rate, by_cost, costliest, count_text, points
+from detkit.report.diagnosis_text import WORDS, alarm_rate, by_cost, costliest, count_text
 from detkit.report.svg import chart_style, inline_svg
 
 WIDTH = 4.7

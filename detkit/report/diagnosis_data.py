@@ -1,7 +1,8 @@
 """What the script of a diagnosis's page works on: the gallery and its images, as one tree of JSON.
 
-``classes``, ``kinds``, ``witnesses``: names, that the rest has places of. ``images``: name, size, picture, objects and
-detections of each. ``items``: the errors. ``marks``: those made before, as their file has them.
+``classes``, ``kinds``, ``witnesses``: names, that the rest has places of. ``images``: name, digest (null where it is
+not known), size, picture, objects and detections of each. ``items``: the errors. ``marks``: those made before, as their
+file has them.
 Boxes are xyxy in pixels of the file.
 """
 
@@ -89,13 +90,14 @@ class _Scenes:
         self.objects = _by_image(truth.object_image_ids, np.arange(len(truth)))
 
     def image(self, image_id: int, pictures: Pictures | None) -> dict[str, Any]:
-        """The name, size (height, width), picture, objects and detections of an image."""
+        """The name, digest, size (height, width), picture, objects and detections of an image."""
         size = self.diagnosed.image_sizes.get(image_id)
         if pictures is not None:
             size = pictures.sizes[image_id]
         detections = self.detections.get(image_id, np.zeros(0, np.int64))
         return {
             "name": self.diagnosed.image_names.get(image_id, str(image_id)),
+            "sha256": self.diagnosed.image_digests.get(image_id),
             "size": size,
             "uri": None if pictures is None else pictures.images[image_id],
             "objects": [

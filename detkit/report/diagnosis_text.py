@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from detkit.evaluation.diagnosed import Diagnosed
 from detkit.evaluation.diagnosis import Diagnosis, ErrorRow, PartRow
 from detkit.evaluation.error_costs import MISSED
+from detkit.evaluation.number_texts import points
 from detkit.report.fitting import fitting
 
 WORDS = {
@@ -59,23 +60,19 @@ def costliest(diagnosis: Diagnosis) -> list[str]:
 
 def _training(diagnosed: Diagnosed) -> list[str]:
     """What the run's log says of its training; nothing of a healthy one."""
+    log = diagnosed.log
+    if log is None:
+        return []
     said = [
-        f"In training, {row['cause']}: {row['sentence']}."
-        for row in diagnosed.log
-        if row["event"] == "verdict"
+        f"In training, {row['cause']}: {row['sentence']}." for row in log.rows if row["event"] == "verdict"
     ]
-    fit = fitting(diagnosed.log)
+    fit = fitting(log.rows, metric=log.metric)
     return said if fit is None or fit.verdict == "settled" else [*said, f"In training, {fit.sentence}."]
 
 
 def by_cost(part: PartRow) -> list[ErrorRow]:
     """The errors of a part, the costliest first."""
     return sorted(part.errors, key=lambda error: (-(error.cost or 0.0), -error.count))
-
-
-def points(value: float | None) -> str:
-    """A fraction in hundredths."""
-    return "n/a" if value is None else f"{100 * value:.1f}"
 
 
 def count_text(error: ErrorRow) -> str:
@@ -95,7 +92,8 @@ def suspects(diagnosed: Diagnosed) -> str:
     one = count == 1
     verb = "detection on background scores" if one else "detections on background score"
     guess = "may be a missing label" if one else "may be missing labels"
-    text = f"{count:,} {verb} {found.score:.2f} or more, as nine in ten found objects do, and {guess}"
+    usual = "" if found.score_given else ", as nine in ten found objects do,"
+    text = f"{count:,} {verb} {found.score:.2f} or more{usual} and {guess}"
     if not found.witnesses:
         they = "it persists" if one else "they persist"
         return f"{text}; with one table of detections nothing is known of whether {they}."

@@ -4,10 +4,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from detkit.evaluation.number_texts import points, value_text
 from detkit.evaluation.search_results import (
     SEARCH_FILE,
     TEST_FILE,
@@ -23,6 +23,7 @@ from detkit.evaluation.search_results import (
 )
 from detkit.files import write_text
 from detkit.report.colours import css_variables
+from detkit.report.page import page_environment
 from detkit.report.search_plots import (
     cost_chart,
     curves_chart,
@@ -56,14 +57,8 @@ def write_search_report(folder: str | PathLike) -> Path:
 
 def render_search(search: Search, score: TestScore | None) -> str:
     """The report as text; without a score nothing of it speaks of test but to say that there is none yet."""
-    environment = Environment(
-        loader=PackageLoader("detkit.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"shown": shown, "points": points, "giga": giga}
+    environment = page_environment()
+    environment.filters |= {"value_text": value_text, "points": points, "giga": giga}
     winner = best_trial(search.trials)
     return environment.get_template("search.html").render(
         search=search,
@@ -80,16 +75,6 @@ def render_search(search: Search, score: TestScore | None) -> str:
         light=Markup(css_variables(dark=False)),
         dark=Markup(css_variables(dark=True)),
     )
-
-
-def shown(value: int | float | str) -> str:
-    """A drawn value as texts give it."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def points(value: float | None) -> str:
-    """A metric as texts give it."""
-    return "n/a" if value is None else f"{100 * value:.1f}"
 
 
 def giga(value: float) -> str:

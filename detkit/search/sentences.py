@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 
+from detkit.evaluation.number_texts import points, value_text
 from detkit.evaluation.search_results import Parameter, SearchTrial, best_trial, is_near, smaller_trial
 
 AT_THE_END = 0.05
 """So near to the end of a range, as a share of it, a value says that better ones may lie beyond."""
 
 
-def verdict(
+def search_sentences(
     metric: str, trials: Sequence[SearchTrial], parameters: Sequence[Parameter], wanted: int
 ) -> tuple[str, ...]:
     """The winner, smaller models, what mattered, values at the end of their range, and how trials ended."""
@@ -27,18 +28,13 @@ def verdict(
     return tuple(sentence for sentence in sentences if sentence)
 
 
-def shown(value: int | float | str) -> str:
-    """A drawn value as texts give it."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 def _winner(metric: str, best: SearchTrial, trials: Sequence[SearchTrial]) -> str:
-    values = ", ".join(f"{name} {shown(value)}" for name, value in best.values.items())
+    values = ", ".join(f"{name} {value_text(value)}" for name, value in best.values.items())
     others = sorted(
         (one.value or 0.0 for one in trials if one.state == "complete" and one is not best), reverse=True
     )
-    ahead = f", {100 * ((best.value or 0.0) - others[0]):.1f} ahead of the next" if others else ""
-    return f"Trial {best.number} is best on validation, with {_points(best.value)} points of {metric}{ahead}: {values}."
+    ahead = f", {points((best.value or 0.0) - others[0])} ahead of the next" if others else ""
+    return f"Trial {best.number} is best on validation, with {points(best.value)} points of {metric}{ahead}: {values}."
 
 
 def _smaller(metric: str, best: SearchTrial, trials: Sequence[SearchTrial]) -> str:
@@ -46,7 +42,7 @@ def _smaller(metric: str, best: SearchTrial, trials: Sequence[SearchTrial]) -> s
     if chosen is None or chosen.cost is None or best.cost is None:
         return ""
     share = 100 * chosen.cost.flops / best.cost.flops
-    loss = _points((best.value or 0.0) - (chosen.value or 0.0))
+    loss = points((best.value or 0.0) - (chosen.value or 0.0))
     how = "is smaller and nearly as good" if is_near(chosen, best) else "is the best of the smaller models"
     return f"Trial {chosen.number} {how}: {share:.0f} % of the winner's FLOPs for {loss} points of {metric} less."
 
@@ -68,7 +64,7 @@ def _at_an_end(best: SearchTrial, parameter: Parameter) -> str:
         return ""
     end = "lower" if place <= AT_THE_END else "upper"
     return (
-        f"{parameter.name} of the winner, {shown(value)}, is at the {end} end of its range; "
+        f"{parameter.name} of the winner, {value_text(value)}, is at the {end} end of its range; "
         "better values may lie beyond."
     )
 
@@ -80,7 +76,3 @@ def _ends(trials: Sequence[SearchTrial], wanted: int) -> str:
     }
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     return f"{len(trials)} of {wanted} trials: {told}." if trials else "No trial has begun yet."
-
-
-def _points(value: float | None) -> str:
-    return "n/a" if value is None else f"{100 * value:.1f}"

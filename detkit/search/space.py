@@ -35,13 +35,17 @@ class NumberRange:
 
     @property
     def ends(self) -> tuple[Value, ...]:
-        """The values that show whether the others are possible."""
-        return self.low, self.high
+        """The values that show whether the others are possible, of the type that is drawn."""
+        return (self.low, self.high) if self._is_whole else (float(self.low), float(self.high))
+
+    @property
+    def _is_whole(self) -> bool:
+        return all(isinstance(number, int) for number in (self.low, self.high, self.step or 1))
 
     def draw(self, trial: Draws) -> Value:
         low, high, step = self.low, self.high, self.step
-        if isinstance(low, int) and isinstance(high, int) and (step is None or isinstance(step, int)):
-            return trial.suggest_int(self.name, low, high, step=step or 1, log=self.log)
+        if self._is_whole:
+            return trial.suggest_int(self.name, int(low), int(high), step=int(step or 1), log=self.log)
         return trial.suggest_float(self.name, low, high, step=step, log=self.log)
 
     def overrides(self, value: Value) -> dict[str, Any]:

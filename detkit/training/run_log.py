@@ -24,7 +24,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from detkit.errors import ConfigError, TrainingError
+from detkit.errors import ConfigError, DataError, TrainingError
 
 FORMAT_VERSION = 1
 
@@ -74,8 +74,26 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """All rows of a ``metrics.jsonl``."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    """All rows of a ``metrics.jsonl``; of a run that was killed as it wrote the last line, those before.
+
+    Raises:
+        DataError: a line that was written to its end is no row.
+    """
+    *lines, _ = path.read_bytes().split(b"\n")
+    return [_row(line, f"{path}: line {number}") for number, line in enumerate(lines, start=1) if line]
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict) or "event" not in row:
+        raise DataError(
+            f"{where}: is no row of a log, a JSON object with an 'event': {line[:60]!r}; put a copy of the file back, "
+            "or take the line out"
+        )
+    return row
 
 
 def _cut(path: Path, size: int) -> None:

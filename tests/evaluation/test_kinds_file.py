@@ -30,3 +30,11 @@ def test_every_detection_and_every_missed_object_has_a_line(make_ground_truth, m
     ]
     assert [row["score"] for row in rows] == ["0.9000", "0.8000", "0.7000", "", ""]
     assert (rows[2]["image_id"], rows[2]["x1"], rows[3]["y2"]) == ("2", "60.13", "80.0")
+
+
+def test_a_name_that_is_no_unicode_is_written_all_the_same(make_ground_truth, make_table, tmp_path):
+    truth = make_ground_truth([(1, 1, [10, 10, 30, 30])], classes=("\ud800cat",))
+    table = make_table([(1, 1, [10, 10, 30, 30], 0.9)])
+    write_kinds(tmp_path / "errors.csv", truth, table, classify_detections(truth, table))
+    (row,) = csv.DictReader((tmp_path / "errors.csv").open(encoding="utf-8", newline=""))
+    assert (row["category"], row["kind"]) == ("?cat", "correct")

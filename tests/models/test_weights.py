@@ -5,10 +5,10 @@ import pickle
 
 import pytest
 import torch
-from torchvision.models import get_model
+from torchvision.models import WeightsEnum, get_model
 
 from detkit.errors import WeightsError
-from detkit.models import load_weights, weights
+from detkit.models import load_weights, require_weights, weights
 from detkit.structures import ImageBatch
 
 
@@ -255,3 +255,13 @@ def test_unknown_name_lists_the_backbones_weights(small_detector) -> None:
         load_weights(small_detector(), "nowhere.pth")
     with pytest.raises(WeightsError, match="neither a file nor"):
         load_weights(small_detector(), "ResNet18_Weights.IMAGENET1K_V9")
+
+
+def test_whether_there_are_such_weights_is_known_without_reading_them(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", None)
+    (tmp_path / "own.pth").touch()
+    for name in (tmp_path / "own.pth", "DEFAULT", "IMAGENET1K_V1", "ResNet50_Weights.IMAGENET1K_V2"):
+        require_weights(name, "resnet18")
+    for name in (tmp_path / "nowhere.pth", "IMAGENET1K_V2"):
+        with pytest.raises(WeightsError, match=r"neither a file nor .* those of resnet18 are"):
+            require_weights(name, "resnet18")

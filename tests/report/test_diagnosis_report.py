@@ -11,11 +11,16 @@ from html_page import Page
 from simulated_comparison import HOSTILE
 from simulated_diagnosis import diagnosed_from, simulated_diagnosis
 
+from detkit.evaluation.diagnosed import TrainingLog
 from detkit.evaluation.error_costs import ERRORS
+from detkit.evaluation.missing_labels import suspected_missing_labels
+from detkit.evaluation.number_texts import points
 from detkit.evaluation.review_marks import ReviewMark, ReviewMarks
 from detkit.report.diagnosis import render, write_diagnosis
 from detkit.report.diagnosis_charts import MANY_CLASSES
-from detkit.report.diagnosis_text import WORDS, count_text, findings, points
+from detkit.report.diagnosis_data import gallery_data
+from detkit.report.diagnosis_gallery import choose_items
+from detkit.report.diagnosis_text import WORDS, count_text, findings, suspects
 
 BOX, FAR = (0, 0, 10, 10), (50, 50, 60, 60)
 CLOSING = "</script><script>alert(1)</script><!--"
@@ -117,10 +122,35 @@ def test_what_was_said_in_training_is_said_again(diagnosed):
         "sentence": "every anchor <b>begins</b> with a score of 0.51",
     }
     curve = [{"event": "validate", "epoch": epoch, "loss": 1.0, "AP": 0.0} for epoch in (1, 2, 3)]
-    found = findings(replace(diagnosed, log=[{"event": "start"}, verdict, *curve]))
+    found = findings(replace(diagnosed, log=TrainingLog([{"event": "start"}, verdict, *curve], "AP")))
     assert "In training, prior: every anchor <b>begins</b> with a score of 0.51." in found
     assert found[-1].startswith("In training, never learned: ")
     assert not [sentence for sentence in findings(diagnosed) if "In training" in sentence]
+
+
+def test_training_is_judged_by_the_metric_of_the_run(diagnosed):
+    curve = [
+        {"event": "validate", "epoch": epoch, "loss": 1.0, "AP": 0.0, "AP50": 0.3} for epoch in (1, 2, 3)
+    ]
+
+    def said(metric: str) -> list[str]:
+        found = findings(replace(diagnosed, log=TrainingLog(curve, metric)))
+        return [sentence for sentence in found if "In training" in sentence]
+
+    assert said("AP50") == []
+    assert [sentence.split(";")[0] for sentence in said("AP")] == [
+        "In training, never learned: the best AP is 0.000"
+    ]
+
+
+def test_a_score_that_was_given_is_not_said_to_be_that_of_found_objects():
+    diagnosed = diagnosed_from([(1, 1, BOX)], [(1, 1, BOX, 0.5), (2, 1, FAR, 0.9)])
+    assert "scores 0.50 or more, as nine in ten found objects do, and may be a missing label;" in suspects(
+        diagnosed
+    )
+    table, classified = diagnosed.table, diagnosed.classified
+    given = replace(diagnosed, suspects=suspected_missing_labels(table, classified, score=0.6))
+    assert "scores 0.60 or more and may be a missing label;" in suspects(given)
 
 
 def test_every_part_has_its_row_with_all_costs(diagnosed, report):
@@ -185,6 +215,22 @@ def test_marks_made_before_are_in_the_page():
     diagnosed = diagnosed_from([(1, 1, BOX)], [(1, 1, BOX, 0.5), (2, 1, FAR, 0.9)])
     data = data_of(render(replace(diagnosed, marks=ReviewMarks(marks=[mark]))))
     assert ReviewMarks.model_validate(data["marks"]).marks == [mark]
+
+
+def test_the_page_says_how_marks_come_to_training_first(report):
+    commands = [text for text in Page(report).text["code"] if text.startswith("python")]
+    assert commands[0] == "python tools/diagnose.py RUN --split train"
+    assert "tools/mine.py" in commands[1]
+
+
+def test_images_of_suspects_have_their_digest_in_the_page():
+    diagnosed = diagnosed_from([(1, 1, BOX)], [(1, 1, BOX, 0.5), (2, 1, FAR, 0.9), (3, 1, FAR, 0.1)])
+    known = replace(diagnosed, image_digests={2: "0123456789abcdef"})
+    images = gallery_data(known, choose_items(known), None)["images"]
+    assert {image["name"]: image["sha256"] for image in images} == {
+        "photo 2.jpg": "0123456789abcdef",
+        "photo 3.jpg": None,
+    }
 
 
 def test_many_classes_are_a_picture_and_a_list():

@@ -73,6 +73,11 @@ def test_a_run_that_ends_too_early_is_still_falling():
     assert "train for more epochs" in found.sentence
 
 
+def test_a_loss_that_falls_while_the_metric_stands_is_no_reason_to_go_on():
+    rows = curves(falling, lambda over: 1 - 0.7 * over, lambda over: min(0.38, 0.5 * over))
+    assert fitting(rows, metric="AP50").verdict == "settled"
+
+
 def test_never_learned_whatever_the_losses_do():
     rows = curves(falling, lambda over: 1 - 0.9 * over, lambda over: 0.01 * over)
     found = fitting(rows, metric="AP50")

@@ -22,7 +22,7 @@ from detkit.evaluation.search_results import (
     write_test_score,
 )
 from detkit.report.search import render_search, write_search_report
-from detkit.search.sentences import verdict
+from detkit.search.sentences import search_sentences
 
 PARAMETERS = (
     Parameter("optimiser.learning_rate", 1e-5, 0.1, log=True, importance=0.7),
@@ -57,7 +57,7 @@ def search_of(trials=TRIALS, parameters=PARAMETERS, **given):
         trials=trials,
         winner=best and best.number,
         winner_config="model: {backbone: resnet18}\n" if best else "",
-        verdict=verdict("AP50", trials, parameters, told["wanted"]),
+        verdict=search_sentences("AP50", trials, parameters, told["wanted"]),
         **told,
     )
 
@@ -74,7 +74,7 @@ def test_of_equals_the_cheaper_wins_and_a_pruned_trial_never():
 
 
 def test_the_verdict_says_the_most_important_first():
-    first, *rest = verdict("AP50", TRIALS, PARAMETERS, 7)
+    first, *rest = search_sentences("AP50", TRIALS, PARAMETERS, 7)
     assert first.startswith("Trial 1 is best on validation, with 61.0 points of AP50, 1.0 ahead of the next")
     assert "learning_rate 0.003" in first
     text = " ".join(rest)
@@ -86,7 +86,7 @@ def test_the_verdict_says_the_most_important_first():
 
 @pytest.mark.parametrize(("rate", "end"), [(0.08, "upper"), (1.2e-5, "lower")])
 def test_a_winner_at_the_end_of_a_range_is_told(rate, end):
-    text = " ".join(verdict("AP50", [trial(0, 0.5, rate=rate)], PARAMETERS, 1))
+    text = " ".join(search_sentences("AP50", [trial(0, 0.5, rate=rate)], PARAMETERS, 1))
     assert f"is at the {end} end of its range" in text
 
 

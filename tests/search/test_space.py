@@ -17,6 +17,15 @@ def test_whole_numbers_stay_whole_and_reach_both_ends():
     assert all(type(value) is int for value in values)
 
 
+@pytest.mark.parametrize(
+    "given", [(8, 16), (8, 16, False, 2), (8, 16, False, 0.5), (8, 16.0), (8.0, 16, True)]
+)
+def test_the_ends_are_of_the_type_that_is_drawn(given):
+    one = NumberRange("channels", *given)
+    assert {type(value) for value in one.ends} == {type(value) for value in drawn(one, 3)}
+    assert one.ends == (8, 16)
+
+
 def test_steps_of_fractions():
     assert {round(value, 9) for value in drawn(NumberRange("alpha", 0.25, 1, step=0.25))} == {
         0.25,

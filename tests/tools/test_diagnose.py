@@ -1,5 +1,6 @@
 """tools/diagnose.py as a user runs it: on a run, and on any program's results."""
 
+import hashlib
 import io
 import json
 import re
@@ -15,10 +16,12 @@ from html_page import Page
 from simulated_comparison import HOSTILE
 from simulated_diagnosis import simulated_diagnosis, write_files
 
+from detkit.builders.diagnosis import RunToDiagnose, Shown, diagnose_results, diagnose_run
 from detkit.evaluation import read_results, write_results
 from detkit.evaluation.diagnosis import diagnose
 from detkit.evaluation.review_marks import ReviewMark, write_review_marks
 from detkit.mining.manifest import write_manifest
+from detkit.report.diagnosis_gallery import OF_EACH_KIND
 from detkit.training.checkpoint import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -27,13 +30,15 @@ HOSTILE_FILE = "{} \"><img src=x onerror=alert(1)>'.jpg"
 
 def run(tool: str, *arguments, status: int = 0) -> str:
     """Run a script in this process; return what it printed."""
-    output = io.StringIO()
+    output = io.TextIOWrapper(io.BytesIO(), "utf-8")  # as strict as a terminal
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(output):
         patch.setattr(sys, "argv", [tool, *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(str(ROOT / "tools" / tool), run_name="__main__")
-    assert ended.value.code == status, output.getvalue()
-    return " ".join(output.getvalue().split())
+    output.seek(0)
+    printed = output.read()
+    assert ended.value.code == status, printed
+    return " ".join(printed.split())
 
 
 def data_of(folder: Path) -> dict:
@@ -45,18 +50,34 @@ def data_of(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, write_tiny_config) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    run("train.py", write_tiny_config(folder, epochs=12))
+    run("train.py", write_tiny_config(folder, epochs=5))
     return folder / "run"
 
 
-@pytest.fixture
-def run_folder(trained, tmp_path) -> Path:
-    """A run whose last checkpoint is the best one: nothing else to tell what persists."""
-    folder = tmp_path / "run"
+def copy_of(trained: Path, folder: Path) -> Path:
+    """A run whose last checkpoint is the best one, nothing else to tell what persists, and that wrote no log."""
     folder.mkdir()
     shutil.copy(trained / "best.pt", folder)
     shutil.copy(trained / "best.pt", folder / "last.pt")
     return folder
+
+
+@pytest.fixture
+def run_folder(trained, tmp_path) -> Path:
+    return copy_of(trained, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def diagnosed_run(trained, tmp_path_factory) -> tuple[Path, str]:
+    """A run that was diagnosed with nothing said, and what was printed."""
+    folder = copy_of(trained, tmp_path_factory.mktemp("diagnosed") / "run")
+    # A run whose log ends in a line that it was killed at, good by its own metric, AP50, and not by AP.
+    rows = [{"event": "start", "format_version": 1}]
+    rows += [
+        {"event": "validate", "epoch": epoch, "loss": 1.0, "AP": 0.0, "AP50": 0.01} for epoch in (1, 2, 3)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"event": "vali')
+    return folder, run("diagnose.py", folder)
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +97,8 @@ def told(results, *arguments, images: bool = False) -> tuple:
             *(("--images", folder) if images else ()), *arguments)  # fmt: skip
 
 
-def test_a_run_is_diagnosed_into_its_own_folder(run_folder, tiny_coco):
-    output = run("diagnose.py", run_folder)
+def test_a_run_is_diagnosed_into_its_own_folder(diagnosed_run):
+    run_folder, output = diagnosed_run
     folder = run_folder / "diagnosis"
     assert f"diagnosis: {folder / 'diagnosis.html'}" in output
     assert "AP50" in output
@@ -91,6 +112,7 @@ def test_a_run_is_diagnosed_into_its_own_folder(run_folder, tiny_coco):
     assert data["witnesses"] == []
     page = Page((folder / "diagnosis.html").read_text())
     assert "run/best.pt on val" in page.text["h1"]
+    assert "In training, never learned: the best AP50 is 0.010" in output
 
 
 def test_a_checkpoint_and_another_split(run_folder, tmp_path):
@@ -98,26 +120,25 @@ def test_a_checkpoint_and_another_split(run_folder, tmp_path):
     assert json.loads((tmp_path / "x" / "diagnosis.json").read_text())["images"] == 22
 
 
-def test_annotations_in_place_of_a_split(run_folder, tiny_coco, tmp_path):
+def test_annotations_in_place_of_a_split(diagnosed_run, tiny_coco, tmp_path):
     told = ("--annotations", tiny_coco / "val.json", "--images", tiny_coco / "images")
-    run("diagnose.py", run_folder, *told, "--output", tmp_path / "x")
-    run("diagnose.py", run_folder, "--output", tmp_path / "y")
-    first, second = ((tmp_path / name / "diagnosis.json").read_text() for name in "xy")
+    run("diagnose.py", diagnosed_run[0], *told, "--output", tmp_path / "x")
+    folders = tmp_path / "x", diagnosed_run[0] / "diagnosis"
+    first, second = ((folder / "diagnosis.json").read_text() for folder in folders)
     assert first == second
 
 
 def test_the_last_checkpoint_and_rounds_of_mining_tell_what_persists(run_folder, tiny_coco, tmp_path):
-    all_of_them = ("--suspect-score", 0)
-    run("diagnose.py", run_folder, *all_of_them)
-    suspects = [item for item in data_of(run_folder / "diagnosis")["items"] if item["suspect"] is not None]
+    alone = diagnose_run(RunToDiagnose(run_folder), tmp_path / "x", Shown(suspect_score=0))
+    suspects = alone.table.select(alone.suspects.rows[:OF_EACH_KIND])
     assert len(suspects) > 2
-    images = data_of(run_folder / "diagnosis")["images"]
-    mined = suspects[-1]
+    mined, category_id = suspects.boxes[-1].tolist(), int(suspects.category_ids[-1])
     row = {
-        "file": str(tiny_coco / "images" / images[mined["image"]]["name"]), "sha256": "0" * 64,
-        "box": mined["box"], "score": 0.3, "category_id": (3, 5)[mined["class"]],
+        "file": str(tiny_coco / "images" / alone.image_names[int(suspects.image_ids[-1])]), "sha256": "0" * 64,
+        "box": mined, "score": 0.3, "category_id": category_id,
     }  # fmt: skip
-    other = {**row, "box": suspects[0]["box"], "sha256": None}  # of an earlier round: this one did not see it
+    # Of an earlier round: this one did not see it.
+    other = {**row, "box": suspects.boxes[0].tolist(), "sha256": None}
     elsewhere = {**row, "file": "elsewhere.png"}
     write_manifest(run_folder / "rounds" / "round_002" / "manifest.jsonl", {}, [row, other])
     write_manifest(run_folder / "rounds" / "round_003" / "manifest.jsonl", {}, [elsewhere])
@@ -128,12 +149,12 @@ def test_the_last_checkpoint_and_rounds_of_mining_tell_what_persists(run_folder,
     }
     save_checkpoint(run_folder / "last.pt", last)
 
-    output = run("diagnose.py", run_folder, *all_of_them)
+    output = run("diagnose.py", run_folder, "--suspect-score", 0)
     data = data_of(run_folder / "diagnosis")
     assert data["witnesses"] == ["last.pt", "round_002"]  # round 3 went over other images
     again = [item for item in data["items"] if item["suspect"] is not None]
     same = [item for item in again if 1 in item["seen"]]
-    assert [(item["box"], item["class"]) for item in same] == [(mined["box"], mined["class"])]
+    assert [(item["box"], item["class"]) for item in same] == [(mined, (3, 5).index(category_id))]
     counts = [len(item["seen"]) for item in sorted(again, key=lambda item: item["suspect"])]
     assert counts == sorted(counts, reverse=True)
     assert "persist in any of last.pt, round_002" in output
@@ -150,9 +171,16 @@ def test_results_of_any_program_with_and_without_images(results, diagnosed, tmp_
             [part["AP50"] for part in expected["parts"]], abs=1e-9
         )
         assert not (folder / "detections.json").exists()
-    assert all(item["patch"] for item in data_of(tmp_path / "x")["items"])
-    assert not any(item["patch"] for item in data_of(tmp_path / "y")["items"])
-    assert data_of(tmp_path / "y")["images"][0]["size"] == [256, 256]
+    with_images, without = data_of(tmp_path / "x"), data_of(tmp_path / "y")
+    assert all(item["patch"] for item in with_images["items"])
+    assert not any(item["patch"] for item in without["items"])
+    assert without["images"][0]["size"] == [256, 256]
+    marked = {item["image"] for item in with_images["items"] if item["suspect"] is not None}
+    assert 0 < len(marked) < len(with_images["images"])
+    for place, image in enumerate(with_images["images"]):
+        content = (results[2] / image["name"]).read_bytes()
+        assert image["sha256"] == (hashlib.sha256(content).hexdigest()[:16] if place in marked else None)
+    assert not any(image["sha256"] for image in without["images"])
 
 
 def test_other_files_of_detections_tell_what_persists(results, diagnosed, tmp_path):
@@ -168,9 +196,9 @@ def test_other_files_of_detections_tell_what_persists(results, diagnosed, tmp_pa
     }  # it is itself there again, and not in the other
     assert f"{len(rows)} of them persist in any of before.json, dt.json" in found
     (tmp_path / "one").mkdir()
-    copy = shutil.copy(tmp_path / "before.json", tmp_path / "one")
-    run("diagnose.py", *told(results, tmp_path / "before.json", copy, "--output", tmp_path / "y"))
-    assert data_of(tmp_path / "y")["witnesses"] == ["before.json", "one/before.json"]
+    copy = Path(shutil.copy(tmp_path / "before.json", tmp_path / "one"))
+    again = diagnose_results(results[0], [results[1], tmp_path / "before.json", copy], None, Shown())
+    assert again.suspects.witnesses == ("before.json", "one/before.json")
 
 
 def test_patches_limits_every_kind(results, tmp_path):
@@ -180,13 +208,10 @@ def test_patches_limits_every_kind(results, tmp_path):
 
 
 def test_groups_come_from_a_file_or_from_the_supercategories(results, tmp_path):
-    def groups(folder: str) -> list[str]:
-        parts = json.loads((tmp_path / folder / "diagnosis.json").read_text())["parts"]
-        return [part["name"] for part in parts if part["part"] == "group"]
-
     (tmp_path / "groups.yaml").write_text("both: [drone, bird]\nliving: [bird]\n")
     run("diagnose.py", *told(results, "--output", tmp_path / "x", "--groups", tmp_path / "groups.yaml"))
-    assert groups("x") == ["both", "living"]
+    parts = json.loads((tmp_path / "x" / "diagnosis.json").read_text())["parts"]
+    assert [part["name"] for part in parts if part["part"] == "group"] == ["both", "living"]
     tree = json.loads(results[0].read_text())
     for above, expected in (
         (("made", "living", "living"), ["made", "living"]),
@@ -199,8 +224,8 @@ def test_groups_come_from_a_file_or_from_the_supercategories(results, tmp_path):
             for id_, (name, group) in enumerate(names, start=1)
         ]
         (tmp_path / "gt.json").write_text(json.dumps(tree))
-        run("diagnose.py", *told((tmp_path / "gt.json", *results[1:]), "--output", tmp_path / "y"))
-        assert groups("y") == expected
+        found = diagnose_results(tmp_path / "gt.json", [results[1]], None, Shown()).diagnosis
+        assert [part.name for part in found.parts if part.part == "group"] == expected
 
 
 def test_marks_made_before_and_classes(results, diagnosed, tmp_path):
@@ -225,50 +250,60 @@ def test_hostile_names_of_files_and_classes(tmp_path):
     assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
 
 
-def test_mistakes_are_one_message_and_status_2(results, run_folder, tmp_path):
-    output = ("--output", tmp_path / "x")
-    annotations, detections, images = results
-    (tmp_path / "groups.yaml").write_text("all: [cow]\n")
-    (tmp_path / "text.yaml").write_text("all: bird\n")
-    (tmp_path / "nameless.json").write_text(
-        json.dumps({"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "a"}]})
+@pytest.fixture(scope="module")
+def places(results, trained, tmp_path_factory) -> dict[str, str]:
+    """What MISTAKES names: files that are right and files that are wrong."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    cow, text, nameless, empty = (
+        folder / name for name in ("cow.yaml", "text.yaml", "nameless.json", "[].json")
     )
-    (tmp_path / "none.json").write_text("[]")
-    nameless = ("--annotations", tmp_path / "nameless.json", "--detections", tmp_path / "none.json")
-    cases = {
-        "give a run, or --annotations, --detections and --output": told(results),
-        "go without a run": (run_folder, "--detections", detections),
-        "needs both --annotations and --images": (run_folder, "--annotations", annotations),
-        "go with a run": told(results, *output, "--split", "test"),
-        "write a whole number from 1 on": told(results, *output, "--patches", 0),
-        "there is no class 'cow'; the classes are drone, bird": told(
-            results, *output, "--groups", tmp_path / "groups.yaml"
-        ),
-        "all: write each group as name: [class, ...]": told(
-            results, *output, "--groups", tmp_path / "text.yaml"
-        ),
-        "is no file of review marks": told(results, *output, "--marks", annotations),
-        "the classes are bright, dark": (run_folder, *output, "--groups", tmp_path / "groups.yaml"),
-        "there is no such folder": (*told(results, *output), "--images", tmp_path / "absent"),
-        "there is no such file; check the image folder": (*told(results, *output), "--images", tmp_path),
-        "has no 'file_name'; leave --images out": (*nameless, *output, "--images", images),
-        "has no class 'cow'": told(results, *output, "--classes", "cow"),
-        "a list of detections was expected": (
-            "--annotations",
-            annotations,
-            "--detections",
-            annotations,
-            *output,
-        ),
-        "COCO annotations were expected": ("--annotations", detections, "--detections", detections, *output),
-        "absent/best.pt": (tmp_path / "absent" / "best.pt", *output),
-        "data.test: is not set": (run_folder, "--split", "test", *output),
-    }
-    for message, arguments in cases.items():
-        found = run("diagnose.py", *arguments, status=2)
-        assert message in found
-        assert "Traceback" not in found
-        assert not (tmp_path / "x").exists()
+    cow.write_text("all: [cow]\n")
+    text.write_text("all: bird\n")
+    tree = {"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    nameless.write_text(json.dumps(tree))
+    empty.write_text("[]")
+    broken = folder / "broken"
+    broken.mkdir()
+    shutil.copy(trained / "best.pt", broken)
+    (broken / "metrics.jsonl").write_text('{"event": "start"}\nwhat\n{"event": "train"}\n')
+    gt, dt, images = map(str, results)
+    return {
+        "GT": gt, "DT": dt, "IMAGES": images, "RUN": str(trained), "BROKEN": str(broken), "FOLDER": str(folder),
+        "COW": str(cow), "TEXT": str(text), "NAMELESS": str(nameless), "EMPTY": str(empty),
+        "ABSENT": str(folder / "absent"), "NO.pt": str(folder / "absent" / "best.pt"),
+    }  # fmt: skip
+
+
+RESULTS = "--annotations GT --detections DT"
+MISTAKES = {
+    f"{RESULTS}": "give a run, or --annotations, --detections and --output",
+    "RUN --detections DT": "go without a run",
+    "RUN --annotations GT": "needs both --annotations and --images",
+    f"{RESULTS} --output X --split test": "go with a run",
+    f"{RESULTS} --output X --patches 0": "write a whole number from 1 on",
+    f"{RESULTS} --output X --groups COW": "there is no class 'cow'; the classes are drone, bird",
+    f"{RESULTS} --output X --groups TEXT": "all: write each group as name: [class, ...]",
+    f"{RESULTS} --output X --marks GT": "is no file of review marks",
+    f"{RESULTS} --output X --images ABSENT": "there is no such folder",
+    f"{RESULTS} --output X --images FOLDER": "there is no such file; check the image folder",
+    f"{RESULTS} --output X --classes cow": "has no class 'cow'",
+    "--annotations NAMELESS --detections EMPTY --output X --images IMAGES": "has no 'file_name'; leave --images out",
+    "--annotations GT --detections GT --output X": "a list of detections was expected",
+    "--annotations DT --detections DT --output X": "COCO annotations were expected",
+    "NO.pt --output X": "absent/best.pt",
+    "RUN --output X --groups COW": "the classes are bright, dark",
+    "RUN --output X --split test": "data.test: is not set",
+    "BROKEN --output X": "metrics.jsonl: line 2: is no row of a log",
+}
+
+
+@pytest.mark.parametrize(("line", "message"), MISTAKES.items())
+def test_a_mistake_is_one_message_and_status_2_and_writes_nothing(places, tmp_path, line, message):
+    words = {**places, "X": str(tmp_path / "x")}
+    found = run("diagnose.py", *(words.get(word, word) for word in line.split()), status=2)
+    assert message in found
+    assert "Traceback" not in found
+    assert not (tmp_path / "x").exists()
 
 
 def test_annotations_without_names_and_sizes_need_no_images(tmp_path):
@@ -282,3 +317,18 @@ def test_annotations_without_names_and_sizes_need_no_images(tmp_path):
     run("diagnose.py", *files, "--output", tmp_path / "x")
     (image,) = data_of(tmp_path / "x")["images"]
     assert (image["name"], image["size"]) == ("7", None)
+
+
+def test_a_name_that_is_no_unicode_is_no_stack_trace(tmp_path):
+    boxes = ([0, 0, 9, 9], [20, 20, 9, 9])
+    tree = {
+        "images": [{"id": 7}], "categories": [{"id": 1, "name": "\ud800cat"}, {"id": 2, "name": "dog"}],
+        "annotations": [{"id": id_, "image_id": 7, "category_id": id_, "bbox": box}
+                        for id_, box in enumerate(boxes, start=1)],
+    }  # fmt: skip
+    (tmp_path / "gt.json").write_text(json.dumps(tree))
+    (tmp_path / "dt.json").write_text(
+        json.dumps([{"image_id": 7, "category_id": 2, "bbox": boxes[1], "score": 0.5}])
+    )
+    files = ("--annotations", tmp_path / "gt.json", "--detections", tmp_path / "dt.json")
+    assert "The weakest class is ?cat" in run("diagnose.py", *files, "--output", tmp_path / "x")

@@ -54,16 +54,28 @@ def browser(tmp_path_factory, downloads):
 
 @pytest.fixture(scope="module")
 def diagnosed():
-    """With a mark of a suspect, and one of a place that is no suspect here."""
+    """With a mark of a suspect, one of a place that is no suspect here, and one of an image of the same name elsewhere.
+
+    The digest of the first one's image is not known here, that of every other one is.
+    """
     found = simulated_diagnosis(classes=CLASSES, names="{} <img src=x onerror=alert(1)>.jpg", pictures=True)
-    row = int(found.suspects.rows[1])
-    image_id, category_id = int(found.table.image_ids[row]), int(found.table.category_ids[row])
+    images = found.table.image_ids[found.suspects.rows].tolist()
+    digests = {image_id: f"{image_id:016x}" for image_id in images if image_id != images[1]}
     marks = [
-        ReviewMark(file_name=found.image_names[image_id], box=found.table.boxes[row].tolist(),
-                   category=CLASSES[category_id - 1], score=0.5, mark="rejected"),
+        ReviewMark(**place_of(found, 1), score=0.5, mark="rejected", sha256="a" * 16),
         ReviewMark(file_name="elsewhere.jpg", box=[1, 2, 3, 4], category="drone", score=0.7, mark="accepted"),
-    ]  # fmt: skip
-    return replace(found, marks=ReviewMarks(marks=marks))
+        ReviewMark(**place_of(found, 4), score=0.5, mark="rejected", sha256="b" * 16),
+    ]
+    assert images[4] in digests
+    return replace(found, marks=ReviewMarks(marks=marks), image_digests=digests)
+
+
+def place_of(diagnosed, suspect: int) -> dict:
+    """The keys of a mark that say where it is."""
+    row, table = int(diagnosed.suspects.rows[suspect]), diagnosed.table
+    name = diagnosed.image_names[int(table.image_ids[row])]
+    category = CLASSES[int(table.category_ids[row]) - 1]
+    return {"file_name": name, "box": table.boxes[row].tolist(), "category": category}
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +93,12 @@ def page(diagnosed, tmp_path_factory) -> Path:
 @pytest.fixture
 def opened(browser, page):
     """The page anew, nothing remembered; afterwards it must have asked for nothing and complained of nothing."""
-    browser.get(page.as_uri())
-    browser.execute_script("localStorage.clear()")
     browser.get("about:blank")
     for kind in ("browser", "performance"):
         browser.get_log(kind)
     browser.get(page.as_uri())
     yield browser
+    browser.execute_script("localStorage.clear()")
     assert browser.get_log("browser") == []
     asked = [entry["message"] for entry in browser.get_log("performance")
              if '"Network.requestWillBeSent"' in entry["message"]]  # fmt: skip
@@ -95,7 +106,6 @@ def opened(browser, page):
     assert all(
         '"url":"file:///' in one or '"url":"data:' in one or '"url":"blob:null' in one for one in asked
     )
-    browser.execute_script("localStorage.clear()")
 
 
 def wait(browser, condition):
@@ -213,7 +223,7 @@ def saved(browser, downloads) -> Path:
 
 def test_marks_are_made_saved_and_read_back(opened, diagnosed, downloads):
     count = len(diagnosed.suspects.rows)
-    assert text(opened, "marked") == f"1 of {count} marked, and 1 of other places are kept"
+    assert text(opened, "marked") == f"1 of {count} marked, and 2 of other places are kept"
     mark(opened, 0, "accepted")
     mark(opened, 2, "rejected")
     mark(opened, 3, "accepted")
@@ -221,15 +231,34 @@ def test_marks_are_made_saved_and_read_back(opened, diagnosed, downloads):
     wait(opened, lambda: text(opened, "marked").startswith(f"3 of {count} marked"))
     assert text(opened, "marked").endswith("not saved")
     found = read_review_marks(saved(opened, downloads)).marks
-    assert found[0] == diagnosed.marks.marks[1]
-    table, rows = diagnosed.table, diagnosed.suspects.rows[:3]
-    assert [one.mark for one in found[1:]] == ["accepted", "rejected", "rejected"]
-    for one, row in zip(found[1:], rows.tolist(), strict=True):
-        assert one.file_name == diagnosed.image_names[int(table.image_ids[row])]
-        assert one.category == CLASSES[int(table.category_ids[row]) - 1]
-        assert one.box == table.boxes[row].tolist()
-        assert one.score == float(table.scores[row])
+    assert found[:2] == diagnosed.marks.marks[1:]
+    rows = diagnosed.suspects.rows[:3]
+    assert [one.mark for one in found[2:]] == ["accepted", "rejected", "rejected"]
+    for place, one in enumerate(found[2:]):
+        assert {"file_name": one.file_name, "box": one.box, "category": one.category} == place_of(
+            diagnosed, place
+        )
+        assert one.score == float(diagnosed.table.scores[rows[place]])
+    digests = [diagnosed.image_digests.get(image_id) for image_id in diagnosed.table.image_ids[rows].tolist()]
+    assert [one.sha256 for one in found[2:]] == [digests[0], "a" * 16, digests[2]]
+    assert digests[0]
     assert "not saved" not in text(opened, "marked")
+
+
+def test_saved_marks_are_there_after_a_reload_and_saved_again(opened, page, diagnosed, downloads):
+    count = len(diagnosed.suspects.rows)
+    mark(opened, 0, "accepted")
+    mark(opened, 1, "rejected")  # takes back what the page was made with
+    mark(opened, 2, "accepted")
+    first = read_review_marks(saved(opened, downloads)).marks
+    assert [one.mark for one in first[2:]] == ["accepted", "accepted"]
+    opened.get(page.as_uri())
+    wait(opened, lambda: text(opened, "marked") == f"2 of {count} marked, and 2 of other places are kept")
+    mark(opened, 3, "rejected")
+    assert text(opened, "marked").endswith("not saved")
+    again = read_review_marks(saved(opened, downloads)).marks
+    assert again[:4] == first
+    assert [one.mark for one in again[2:]] == ["accepted", "accepted", "rejected"]
 
 
 def test_marks_that_were_not_saved_are_asked_about_and_kept(opened, page, diagnosed):

@@ -22,8 +22,8 @@ def log_without_times(folder):
     return [{k: v for k, v in row.items() if k not in TIMES} for row in read_log(folder / "metrics.jsonl")]
 
 
-def run_for(tiny_config, *overrides):
-    return build_run(load_config(tiny_config, ["data.workers=0", *overrides]))
+def run_for(tiny_config, *overrides, **given):
+    return build_run(load_config(tiny_config, ["data.workers=0", *overrides]), **given)
 
 
 def same_weights(first, second):
@@ -100,17 +100,18 @@ def test_the_first_step_and_those_with_a_row_are_looked_at(whole_run):
 
 def test_what_is_called_after_a_validation_may_end_the_run_there(tiny_config, whole_run):
     seen = []
-    run = run_for(tiny_config)
-    run.after_validation = lambda position: (
-        seen.append((position.ended_epochs, position.metrics["AP50"])) or len(seen) == 2
-    )
+
+    def ask(position):
+        seen.append((position.ended_epochs, position.metrics["AP50"]))
+        return len(seen) == 2
+
+    run = run_for(tiny_config, after_validation=ask)
     position = run.fit()
     assert (position.finished, position.step, position.ended_epochs) == (True, 10, 2)
     rows = [row for row in log_without_times(whole_run) if row["event"] == "validate"]
     assert seen == [(row["epoch"], row["AP50"]) for row in rows[:2]]
     last = load_checkpoint(run.folder / LAST)
-    again = run_for(tiny_config)
-    again.after_validation = lambda position: pytest.fail("it had ended")
+    again = run_for(tiny_config, after_validation=lambda position: pytest.fail("it had ended"))
     assert again.fit(last).step == 10
 
 

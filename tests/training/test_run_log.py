@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from detkit.errors import ConfigError, TrainingError
+from detkit.errors import ConfigError, DataError, TrainingError
 from detkit.training import run_log
 from detkit.training.run_log import RunLog, read_log
 
@@ -53,6 +53,29 @@ def test_a_new_run_begins_a_new_log(tmp_path):
         with RunLog(tmp_path) as log:
             log.write({"event": "train", "step": 1})
     assert len(read_log(tmp_path / "metrics.jsonl")) == 2
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"event": "train", "st', b'{"event": "train", "step": 2}', b'{"a": "\xc3']
+)
+def test_a_last_line_that_was_not_written_to_its_end_is_no_row(tmp_path, torn):
+    with RunLog(tmp_path) as log:
+        log.write({"event": "train", "step": 1})
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + torn)
+    assert [row["event"] for row in read_log(path)] == ["start", "train"]
+
+
+@pytest.mark.parametrize("line", [b'{"event": "train", "st', b"5", b'{"step": 2}', b'{"event": "\xff"}'])
+def test_any_other_line_that_is_no_row_is_told_with_its_number(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(
+        b'{"event": "start", "format_version": 1}\n' + line + b'\n{"event": "train", "step": 3}\n'
+    )
+    with pytest.raises(
+        DataError, match=r"metrics.jsonl: line 2: is no row of a log.*put a copy of the file back"
+    ):
+        read_log(path)
 
 
 def test_tensorboard_receives_the_same_numbers(tmp_path):

@@ -115,7 +115,7 @@ FITTING = {
     "still falling": [
         "schedule={name: constant, warmup_steps: 2}",
         "optimiser.learning_rate=0.0005",
-        "training.epochs=4",
+        "training.epochs=3",
         "training.validate_every=1",
     ],
     "overfitting": [

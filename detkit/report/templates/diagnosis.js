@@ -199,6 +199,7 @@
   const suspects = data.items.filter((item) => item.suspect !== null).sort((one, other) => one.suspect - other.suspect);
   const suspectList = () => suspects;
   const marks = new Map();
+  const digests = new Map(); // of the images of marks made before
   let kept = []; // of other places, which are saved again as they are
   let unsaved = false;
 
@@ -210,19 +211,22 @@
   }
 
   function takeMarks() {
+    const sameImage = (mark, image) =>
+      mark.file_name === image.name && (!mark.sha256 || !image.sha256 || mark.sha256 === image.sha256);
     const about = (mark, item) =>
-      mark.file_name === imageOf(item).name && mark.category === nameOf(item) && overlap(mark.box, item.box) >= data.same_place;
+      sameImage(mark, imageOf(item)) && mark.category === nameOf(item) && overlap(mark.box, item.box) >= data.same_place;
     for (const item of suspects) {
       const made = data.marks.marks.find((mark) => about(mark, item));
       if (made) marks.set(item, made.mark);
+      if (made?.sha256) digests.set(item, made.sha256);
     }
     kept = data.marks.marks.filter((mark) => !suspects.some((item) => about(mark, item)));
     try {
       const stored = JSON.parse(localStorage.getItem(data.key));
-      if (stored && stored.unsaved) {
+      if (stored) {
         marks.clear();
         for (const [place, mark] of stored.marks) marks.set(suspects[place], mark);
-        unsaved = true;
+        unsaved = stored.unsaved;
       }
     } catch { /* a browser that keeps nothing for files */ }
   }
@@ -269,6 +273,7 @@
   function save() {
     const made = suspects.filter((item) => marks.has(item)).map((item) => ({
       file_name: imageOf(item).name,
+      sha256: imageOf(item).sha256 ?? digests.get(item), // left out where neither is known
       box: item.box,
       category: nameOf(item),
       score: item.score,
