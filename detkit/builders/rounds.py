@@ -8,12 +8,13 @@ from detkit.bootstrap.bootstrapping import Bootstrapping, Watch
 from detkit.bootstrap.compute import scan_compute
 from detkit.bootstrap.scans import Scans
 from detkit.bootstrap.settings import BootstrapSettings
+from detkit.builders.background import POOL, TRAIN, canvas_size, scanned_pools
 from detkit.builders.data import build_evaluation_transform, split_paths
 from detkit.builders.detector import Detector, source_of_pool
+from detkit.builders.training_images import TrainingImages
 from detkit.config import Config
 from detkit.data.coco import read_coco
 from detkit.evaluation.compared_metrics import recall_at_name
-from detkit.evaluation.review_marks import ReviewMarks
 from detkit.mining.pool import Pool
 from detkit.mining.settings import MiningSettings
 from detkit.mining.source import MiningSource
@@ -39,12 +40,10 @@ def build_bootstrapping(
     config: Config,
     learner: Learner,
     validate: Validator,
-    pools: Mapping[str, Pool],
-    canvas: tuple[int, int],
+    images: TrainingImages,
     *,
     steps: int,
     fresh: Callable[[], Mapping[str, Any]],
-    marks: Mapping[str, ReviewMarks],
 ) -> Bootstrapping | None:
     """The rounds of a run; None where it has none.
 
@@ -52,35 +51,28 @@ def build_bootstrapping(
         config: the run's.
         learner: whose rounds they are.
         validate: watches recall.
-        pools: what scans go over, by the name of the source.
-        canvas: (height, width) that crops are laid on.
+        images: what the run is trained on, of which scans go over a part.
         steps: of the run.
         fresh: the state of a learner that has learned nothing.
-        marks: what a person said of places in the pools, by the name of the source.
     """
     settings = bootstrap_settings(config)
     if settings is None:
         return None
     selection = learner.criterion.selection
+    pools = scanned_pools(config, images.pool, images.annotations)
     return Bootstrapping(
         folder=Path(config.output) / ROUNDS,
         settings=settings,
         steps=steps,
         learner=learner,
         regions=selection.regions if isinstance(selection, MinedNegatives) else None,
-        scans=_scans(config, learner, pools, canvas, marks) if pools else None,
+        scans=_scans(config, learner, pools, images) if pools else None,
         watch=_watch(config, settings, learner, validate) if settings.watched else None,
         fresh=fresh if settings.start == "scratch" else None,
     )
 
 
-def _scans(
-    config: Config,
-    learner: Learner,
-    pools: Mapping[str, Pool],
-    canvas: tuple[int, int],
-    marks: Mapping[str, ReviewMarks],
-) -> Scans:
+def _scans(config: Config, learner: Learner, pools: Mapping[str, Pool], images: TrainingImages) -> Scans:
     assert config.bootstrap is not None
     told = config.bootstrap.crops
     assert told is not None, "there are pools to scan"
@@ -100,7 +92,7 @@ def _scans(
             per_round=told.per_round,
             context=told.context,
             least_side=told.least_side,
-            largest=canvas,
+            largest=canvas_size(config, images.annotations),
             quarantine_score=told.quarantine_score,
         ),
         capacity=told.capacity,
@@ -108,7 +100,7 @@ def _scans(
         stride=learner.model.stride,
         input_size=build_evaluation_transform(config).size_for,
         source=source,
-        marks=marks,
+        marks={POOL: images.pool_marks, TRAIN: images.marks},
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from detkit.builders.background import POOL, TRAIN, background_counts, canvas_size, scanned_pools
+from detkit.builders.background import background_counts
 from detkit.builders.batches import TrainingBatches
 from detkit.builders.data import build_evaluation_loader, build_evaluation_transform, split_paths
 from detkit.builders.learner import build_learner
@@ -25,10 +25,7 @@ from detkit.training.validation import Validator
 
 
 def build_run(
-    config: Config,
-    *,
-    resumed: bool = False,
-    after_validation: Callable[[Position], bool] | None = None,
+    config: Config, *, resumed: bool = False, after_validation: Callable[[Position], bool] | None = None
 ) -> Run:
     """Everything of a training run, from its configuration.
 
@@ -48,11 +45,9 @@ def build_run(
         config,
         learner,
         validate,
-        scanned_pools(config, images.pool, annotations),
-        canvas_size(config, annotations),
+        images,
         steps=plan.steps,
         fresh=lambda: new_learner(read_weights=True).state_dict(),
-        marks={POOL: images.pool_marks, TRAIN: images.marks},
     )
     return Run(
         folder=Path(config.output),
@@ -60,12 +55,7 @@ def build_run(
         learner=learner,
         batches_from=TrainingBatches(config, images, order, plan, learner, bootstrapping),
         validate=validate,
-        identity={
-            "config": config.model_dump(mode="json"),
-            "class_names": list(annotations.class_names),
-            "category_ids": list(annotations.category_ids),
-            "marks": images.digest,
-        },
+        identity={"config": config.model_dump(mode="json"), **images.identity},
         tensorboard=config.training.tensorboard,
         at_pause=bootstrapping,
         look=partial(StepLook, config.postprocess.score_threshold, config.matcher.foreground_iou),

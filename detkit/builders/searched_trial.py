@@ -25,7 +25,7 @@ def run_trial(experiment: SearchedExperiment, trial: Trial) -> float | None:
         TrialError: nothing can be trained with its values.
         ConfigError, DataError, WeightsError: no trial could be trained, or this one not now.
     """
-    # What is not there, and perhaps only for now, must not cost the search one trial after another.
+    # Data that are not there, as on a disk that is not mounted, must not cost the search one trial after another.
     experiment.require_data()
     try:
         config = experiment.config(trial.values, trial.number)

@@ -1,6 +1,7 @@
 """What a run is trained on, and what a person said of places in it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,10 +28,14 @@ class TrainingImages:
     pool_marks: ReviewMarks = NO_MARKS
 
     @property
-    def digest(self) -> str | None:
-        """Tells the marks from others; None where there are none."""
+    def identity(self) -> dict[str, Any]:
+        """What checkpoints tell of them (see ``training.checkpoint``)."""
         both = ReviewMarks(marks=[*self.marks.marks, *self.pool_marks.marks])
-        return both.digest if both.marks else None
+        return {
+            "class_names": list(self.annotations.class_names),
+            "category_ids": list(self.annotations.category_ids),
+            "marks": both.digest if both.marks else None,
+        }
 
     def accepted(self) -> dict[int, Tensor]:
         """What a person called background, xyxy float32 [M, 4], by the id with which targets tell an image."""

@@ -88,7 +88,7 @@ def test_marks_of_other_images_are_told(make_config, capsys):
     said = " ".join(capsys.readouterr().err.split())
     assert "1 marks of" in said
     assert "'other.png'" in said
-    assert images.digest is None
+    assert images.identity["marks"] is None
 
 
 def test_a_run_goes_on_with_the_same_marks_alone(make_config):
