@@ -15,6 +15,8 @@ from detkit.evaluation.results import DetectionTable
 class Symptoms:
     """Shares are fractions; None where there is nothing to count."""
 
+    objects: int
+    """How many there are."""
     silent_images: float | None
     """Of the images with objects, those without any detection."""
     never_predicted: tuple[str, ...]
@@ -45,6 +47,7 @@ def symptoms(ground_truth: GroundTruth, table: DetectionTable) -> Symptoms:
     objects, said = _surest_on_each(ground_truth, table)
     meant = ground_truth.object_category_ids[objects]
     return Symptoms(
+        objects=int(there.sum()),
         silent_images=_share(~np.isin(with_objects, table.image_ids)),
         never_predicted=tuple(names[id_] for id_ in np.setdiff1d(present, table.category_ids).tolist()),
         localised=len(objects) / int(there.sum()) if there.any() else None,

@@ -1,10 +1,11 @@
 """Why a detector gets lazy, in words: verdicts on the rows of a run's log, each with a likely cause and a remedy.
 
-A root cause can be seen at once or after an epoch. That objects and background score alike, or that objects hardly
-score at all, is said when a third of the run is over, and only where no root cause has been named, as it would follow
-from one.
+Some causes can be seen at once or after an epoch. That objects and background score alike, or that objects hardly score
+at all, is said when a third of the run is over, and only where no cause has been named, as it would follow from one. Of
+names something is said where objects are told from background.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,10 +32,13 @@ SILENT = 0.05
 """Objects that score less are answered with background."""
 ALIKE = 1.5
 """Objects that score less than so many times background are not told from it."""
-LOCALISED, NAMED_RIGHT = 0.3, 0.05
-"""Labels are wrong where so many objects are found under any name, and so few, or half of chance, under their own."""
+LOCALISED, NAMED_RIGHT, BY_CHANCE = 0.3, 0.1, 0.02
+"""Labels are wrong where so many objects are found under any name, and fewer of them under their own than that share,
+or than by drawing names, with so small a probability that it is by chance."""
 
 
+ENOUGH = 500
+"""Objects that are counted of more; probabilities of more have no room in a float."""
 TOO_LARGE = (
     "steps may be too large: lower optimiser.learning_rate tenfold, clip (training.clip_norm) or warm up longer "
     "(schedule.warmup_steps)"
@@ -60,15 +64,12 @@ def verdicts(rows: Sequence[dict[str, Any]], *, steps: int, classes: int) -> lis
     """
     looks = [row for row in rows if row["event"] == "look"]
     validations = [row for row in rows if row["event"] == "validate"]
-    said = {row["cause"] for row in rows if row["event"] == "verdict"}
+    said = {row["cause"] for row in rows if row["event"] == "verdict"} - {"classes"}
     step = max((row["step"] for row in [*looks, *validations]), default=0)
     roots = [*_prior(looks), *_anchors(looks), *_normaliser(looks)]
-    if step <= EARLY * steps:
+    if step <= EARLY * steps or roots or said:
         return roots
-    roots += _labels(validations, classes)
-    if roots or said & {"prior", "anchors", "normaliser", "labels"}:
-        return roots
-    return list(_scores(looks, step)) or ([] if said else list(_classes(validations)))
+    return list(_scores(looks, step)) or [*_labels(validations, classes), *_classes(validations)]
 
 
 def _prior(looks: Sequence[dict[str, Any]]) -> Iterator[Verdict]:
@@ -109,7 +110,8 @@ def _labels(validations: Sequence[dict[str, Any]], classes: int) -> Iterator[Ver
     localised, right = last.get("localised"), last.get("named_right")
     if classes < 2 or localised is None or right is None or localised < LOCALISED:
         return
-    if right < max(NAMED_RIGHT, 0.5 / classes):
+    found = min(ENOUGH, round(localised * last["objects"]))
+    if _at_most(round(right * found), found, max(NAMED_RIGHT, 1 / classes)) < BY_CHANCE:
         pairs = ", ".join(f"{one!r} as {other!r}" for one, other in list(last["taken_for"].items())[:3])
         yield Verdict(
             "labels",
@@ -162,6 +164,11 @@ def _classes(validations: Sequence[dict[str, Any]]) -> Iterator[Verdict]:
             f"classes with objects that are never predicted: {named}; they may be too rare (repeat their images), or "
             "named otherwise in training",
         )
+
+
+def _at_most(hits: int, draws: int, chance: float) -> float:
+    """The probability of so many hits or fewer."""
+    return sum(math.comb(draws, hit) * chance**hit * (1 - chance) ** (draws - hit) for hit in range(hits + 1))
 
 
 def _values(rows: Sequence[dict[str, Any]], name: str) -> list[float]:

@@ -33,6 +33,7 @@ def test_counted_by_hand(make_ground_truth, make_table):
         ]
     )
     found = symptoms(truth, table)
+    assert found.objects == 5
     assert found.silent_images == pytest.approx(1 / 3)
     assert found.never_predicted == ("emu",)
     assert found.localised == pytest.approx(3 / 5)
@@ -56,6 +57,7 @@ def test_half_is_not_most(make_ground_truth, make_table):
 def test_nothing_to_count(make_ground_truth, make_table):
     nothing = symptoms(make_ground_truth([]), make_table([(1, 1, BOX, 0.9)])).record()
     assert nothing == {
+        "objects": 0,
         "silent_images": None,
         "never_predicted": [],
         "localised": None,

