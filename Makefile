@@ -42,8 +42,9 @@ demo: .venv/installed-demo .venv/built
 	$(BIN)/python tools/compare.py configs/compare/demo-quick.yaml
 	@echo "Open runs/demo/comparison/report.html: cross entropy, focal loss and bootstrapping at equal compute."
 
+# A process for each core, of one thread each: more use of the cores than small tensors make of threads.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 lint: .venv/installed-test .venv/built
 	$(BIN)/ruff check .

@@ -227,6 +227,21 @@ def test_several_threads_at_once_do_not_change_the_results():
         assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
 
 
+def test_the_number_of_threads_does_not_change_the_results():
+    logits, labels, weights = example(2, 30_000, 80, torch.float32)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            loss = sigmoid_focal_loss(logits, labels, weights)
+            results.append((loss, *gradient([logits], labels, weights)))
+    finally:
+        torch.set_num_threads(before)
+    for result in results[1:]:
+        assert all(torch.equal(*pair) for pair in zip(result, results[0], strict=True))
+
+
 def test_keeps_no_tensor_of_the_size_of_the_logits():
     logits, labels, weights = example(2, 30, 8, torch.float32)
     logits.requires_grad_()

@@ -159,6 +159,21 @@ def test_several_threads_at_once_do_not_change_the_matches():
     assert all(torch.equal(one, other) for one, other in zip(found, 10 * expected, strict=True))
 
 
+def test_the_number_of_threads_does_not_change_the_matches():
+    generator = torch.Generator().manual_seed(6)
+    anchors = random_boxes(50_000, generator)
+    images = [random_boxes(count, generator) for count in (3, 300, 40, 0, 1)]
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(match_anchors(anchors, images))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(matches, found[0]) for matches in found[1:])
+
+
 @given(st.integers(1, 60), st.integers(0, 12), st.integers(0, 10**6), st.booleans())
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_permuting_anchors_permutes_the_matches(anchor_count, box_count, seed, low_quality):
