@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "detkit"
-WORDS = {"labels", "errors", "structures", "boxes", "files", "console", "devices"}
+WORDS = {"labels", "errors", "structures", "boxes", "files", "console", "devices", "arguments"}
 ALLOWED = {
     "config": WORDS,
     "ops": {"labels"},

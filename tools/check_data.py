@@ -5,6 +5,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from detkit.arguments import names, refuse, script_parser
 from detkit.builders import build_anchors, build_evaluation_transform, build_training_transform, split_paths
 from detkit.config import Config, load_config
 from detkit.console import run_tool
@@ -23,28 +24,27 @@ Exit status 1 says that something is left that would make training or evaluation
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("source", type=Path, help="COCO annotations (.json) or an experiment (.yaml)")
     add("--images", type=Path, metavar="DIR", help="the folder that the file names start from")
     add("--no-images", action="store_true", help="do not open the images")
-    add("--classes", metavar="A,B", help="count these alone")
+    add("--classes", type=names, metavar="A,B", help="count these alone")
     add("--config", type=Path, metavar="YAML", help="match its anchors with a .json source")
     add("--data-root", metavar="DIR", help="the folder that the splits of a .yaml start from")
     add("--fix", type=Path, metavar="OUT.json", help="write a repaired copy of a .json source")
     add("--json", type=Path, metavar="REPORT.json", help="write all that was found")
     arguments = parser.parse_args()
     of_config = arguments.source.suffix in (".yaml", ".yml")
-    if of_config and (arguments.fix or arguments.images or arguments.config):
-        parser.error("--fix, --images and --config go with one COCO file (.json), not with an experiment")
-    if arguments.fix and arguments.fix.resolve() == arguments.source.resolve():
-        parser.error(f"--fix {arguments.fix}: is the source itself; give the repaired copy another path")
-    if not (of_config or arguments.images or arguments.no_images):
-        parser.error("name the folder of the images (--images DIR), or leave them closed (--no-images)")
+    of_file = arguments.fix or arguments.images or arguments.config
+    refuse(parser, {
+        "--fix, --images and --config go with one COCO file (.json), not with an experiment": of_config and of_file,
+        f"--fix {arguments.fix}: is the source itself; give the repaired copy another path":
+            arguments.fix and arguments.fix.resolve() == arguments.source.resolve(),
+        "name the folder of the images (--images DIR), or leave them closed (--no-images)":
+            not (of_config or arguments.images or arguments.no_images),
+    })  # fmt: skip
     arguments.config = arguments.source if of_config else arguments.config
-    arguments.classes = arguments.classes and [name.strip() for name in arguments.classes.split(",")]
     return arguments
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from detkit.arguments import script_parser, whole_numbers
 from detkit.builders.compared_results import write_results
 from detkit.builders.comparison import ComparedArms
 from detkit.comparison.running import arm_slug, make_runs, missing_runs
@@ -26,14 +27,8 @@ The output folder receives report.html (look at it), results.json, table.md and 
 """
 
 
-def whole_numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
-
-
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__, EXAMPLES)
     parser.add_argument("config", type=Path, help="YAML file, see configs/compare/")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="any key of the comparison, e.g. seeds=[0,1]"

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from detkit.arguments import add_measured, refuse, refuse_measured, script_parser, whole_number
 from detkit.builders.diagnosis import RunToDiagnose, Shown, diagnose_results, diagnose_run
 from detkit.console import run_tool, say
 from detkit.report.diagnosis import write_folder
@@ -29,38 +30,25 @@ kind of every single detection and of every missed object.
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("run", nargs="?", type=Path, metavar="RUN", help="a run's folder, or a checkpoint")
-    add("--split", choices=("train", "val", "test"), help="of the run's data (val)")
-    add("--data-root", metavar="DIR", help="folder that the run's data paths start from")
-    add("--device", choices=("auto", "cpu", "cuda"), help="as in training")
-    add("--precision", choices=("auto", "fp32", "bf16"), help="as in training")
-    add("--annotations", type=Path, metavar="GT.json", help="COCO annotations, in place of a split")
+    add_measured(parser)
     add("--detections", type=Path, nargs="+", metavar="DT.json", help="COCO results of boxes")
-    add("--images", type=Path, metavar="DIR", help="the images of GT.json")
-    add("--classes", metavar="A,B", help="with --detections: look at these classes alone (all)")
     add("--groups", type=Path, metavar="GROUPS.yaml", help="classes by group (their supercategories)")
     add("--marks", type=Path, metavar="FILE", help="marks made before, to go on with")
     add("--suspect-score", type=float, metavar="X", help="least of a missing label (of 9 in 10 correct)")
-    add("--patches", type=int, default=OF_EACH_KIND, metavar="N", help="of each kind of error (%(default)s)")
+    add(
+        "--patches",
+        type=whole_number(1),
+        default=OF_EACH_KIND,
+        metavar="N",
+        help="of each kind (%(default)s)",
+    )
     add("--output", type=Path, metavar="DIR", help="where to write (the folder diagnosis of the run)")
     told = parser.parse_args()
-    run, half = told.run, bool(told.annotations) != bool(told.images)
-    results = told.annotations and told.detections and told.output
-    of_run = told.split or told.data_root or told.device or told.precision
-    mistakes = {
-        "--detections and --classes go without a run, which has both": run and (told.detections or told.classes),
-        "a run needs both --annotations and --images, or neither": run and half,
-        "give a run, or --annotations, --detections and --output": not run and not results,
-        "--split, --data-root, --device and --precision go with a run": not run and of_run,
-        "--patches: write a whole number from 1 on": told.patches < 1,
-    }  # fmt: skip
-    for message, made in mistakes.items():
-        if made:
-            parser.error(message)
+    refuse_measured(parser, told, told.run)
+    refuse(parser, {"--detections: say where to write, with --output": told.detections and not told.output})
     return told
 
 
@@ -73,8 +61,9 @@ def main() -> None:
         output = output or run.checkpoint.parent / "diagnosis"
         diagnosed = diagnose_run(run, output, shown)
     else:
-        classes = told.classes and [name.strip() for name in told.classes.split(",") if name.strip()]
-        diagnosed = diagnose_results(told.annotations, told.detections, told.images, shown, classes=classes)
+        diagnosed = diagnose_results(
+            told.annotations, told.detections, told.images, shown, classes=told.classes
+        )
     write_folder(diagnosed, output, of_each_kind=told.patches)
     for sentence in findings(diagnosed):
         say(sentence)

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from detkit.arguments import add_detector, detector_of, script_parser
 from detkit.builders import load_detector
 from detkit.builders.loss_shares import count_logits
 from detkit.console import print_table, run_tool, say
@@ -24,9 +25,7 @@ DIR/loss_shares.svg is the picture, DIR/loss_shares.json the counts that it is m
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("checkpoint", type=Path, help="best.pt or last.pt of a run, trained as far as it goes")
     add("--split", choices=("train", "val", "test"), default="val", help="of the checkpoint's data (val)")
@@ -38,14 +37,13 @@ def parse_arguments() -> argparse.Namespace:
         help="a curve each (0,0.5,1,2)",
     )
     add("--output", required=True, type=Path, metavar="DIR", help="where to write")
-    add("--data-root", metavar="DIR", help="folder that the checkpoint's data paths start from")
-    add("--device", choices=("auto", "cpu", "cuda"), help="as in training")
+    add_detector(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse_arguments()
-    detector = load_detector(arguments.checkpoint, device=arguments.device, data_root=arguments.data_root)
+    detector = load_detector(arguments.checkpoint, **detector_of(arguments))
     counts = count_logits(
         detector, getattr(detector.config.data, arguments.split), name=f"{arguments.split} images"
     )

@@ -1,13 +1,13 @@
 """Make the demo data: faces among face-like clutter in real photographs, as a COCO data set."""
 
-import argparse
 import sys
 from pathlib import Path
 
+from detkit.arguments import script_parser
 from detkit.console import run_tool, say
 from detkit.data.demo import DemoSpec, write_demo
 
-EPILOG = """\
+EXAMPLES = """\
 example:
   python tools/make_demo_data.py data/demo
   python tools/train.py configs/demo.yaml
@@ -21,9 +21,7 @@ are already there nothing is done.
 def main() -> None:
     """Write the demo data, or say that it is there."""
     defaults = DemoSpec()
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__, EXAMPLES)
     parser.add_argument("folder", type=Path, help="where to write; made if it is not there")
     for split in ("train", "val", "test"):
         default = getattr(defaults, split)

@@ -1,18 +1,29 @@
-"""Mine hard negatives: pictures of background that a detector takes for objects, to train against."""
+"""Mine hard negatives: pictures of background that a detector takes for objects, to train against.
+
+Longer than the other scripts, for it has what there is to choose of a round, and takes any program's detections too.
+"""
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-from detkit.builders import build_evaluation_transform, held_out_images, load_detector, mining_source
-from detkit.console import print_table, run_tool, say, warn
-from detkit.errors import ConfigError
-from detkit.evaluation.review_marks import NO_MARKS, ReviewMarks, read_review_marks
+from detkit.arguments import (
+    add_detector,
+    detector_of,
+    names,
+    part,
+    refuse,
+    score_or_percentile,
+    script_parser,
+    whole_number,
+)
+from detkit.builders import build_evaluation_transform, load_detector, mining_source
+from detkit.builders.mining import images_not_to_mine, marks_in_pool, named_images
+from detkit.console import run_tool, warn
 from detkit.mining.held_out import refuse_held_out
-from detkit.mining.manifest import summary_tables
-from detkit.mining.pool import Pool, coco_pool, image_files
-from detkit.mining.round import MinedRound, MiningRound, begin, mine, negatives_before
+from detkit.mining.pool import coco_pool
+from detkit.mining.round import MiningRound, begin, mine, negatives_before
+from detkit.mining.round_shown import show_round
 from detkit.mining.settings import MiningSettings
 from detkit.mining.source import MiningSource, named_file, results_source
 
@@ -47,13 +58,8 @@ SETTINGS = {
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        usage=USAGE,
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add, usual = parser.add_argument, MiningSettings()
+    parser = script_parser(__doc__.partition("\n")[0], EXAMPLES, usage=USAGE)
+    add, usual, count = parser.add_argument, MiningSettings(), whole_number(1)
     add("checkpoint", nargs="?", type=Path, help="best.pt or last.pt of a run")
     add("--detections", type=Path, metavar="DT.json", help="COCO results of boxes, in place of a checkpoint")
     add("--annotations", type=Path, metavar="GT.json", help="COCO file of the images to mine")
@@ -61,21 +67,20 @@ def make_parser() -> argparse.ArgumentParser:
     add("--state", choices=("annotated", "verified-empty", "unverified"), help="what is known of the images")
     add("--output", required=True, type=Path, metavar="DIR", help="folder of the negatives, of all rounds")
     add("--round", type=int, default=1, metavar="N", help="adds to the negatives of round N - 1 (1)")
-    add("--part", type=_part, default=(0, 1), metavar="I/N", help="go over the I-th of N parts of the images")
-    add("--capacity", type=_count, metavar="N", help="crops of all rounds: the easiest make room (no end)")
+    add("--part", type=part, default=(0, 1), metavar="I/N", help="go over the I-th of N parts of the images")
+    add("--capacity", type=count, metavar="N", help="crops of all rounds: the easiest make room (no end)")
     for name, text in SETTINGS.items():
         value = getattr(usual, name)
-        kind = _threshold if name == "threshold" else type(value)
+        kind = score_or_percentile if name == "threshold" else type(value)
         add(f"--{name.replace('_', '-')}", type=kind, default=value, metavar="X", help=f"{text} ({value})")
     add("--marks", type=Path, metavar="MARKS.json", help="what a person said of places (tools/diagnose.py): "
         "rejected is never a negative, accepted is one however high it scores")  # fmt: skip
     add("--held-out", nargs="*", metavar="PATH", help="images never to mine: folders, or COCO files as "
         "GT.json=DIR (those of the checkpoint's val and test); no PATH checks nothing")  # fmt: skip
-    add("--classes", metavar="A,B", help="with --detections: look for these classes of GT.json alone")
-    add("--resize", nargs=2, type=_count, metavar=("S", "L"), help="with --detections: limits of the shorter "
-        "and the longer side, as the detector had them, before crops are cut")  # fmt: skip
-    add("--data-root", metavar="DIR", help="folder that the checkpoint's data paths start from")
-    add("--device", choices=("auto", "cpu", "cuda"), help="as in training")
+    add("--classes", type=names, metavar="A,B", help="with --detections: these classes of GT.json alone")
+    add("--resize", nargs=2, type=count, metavar=("S", "L"), help="with --detections: limits of the "
+        "shorter and the longer side, as the detector had them, before crops are cut")  # fmt: skip
+    add_detector(parser)
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with an interrupted round")
     again.add_argument("--overwrite", action="store_true", help="do the round anew")
@@ -86,64 +91,44 @@ def parse_arguments() -> argparse.Namespace:
     parser = make_parser()
     told = parser.parse_args()
     told.state = told.state or ("annotated" if told.annotations else None)
-    wrong = [*mistakes_of_source(told), *mistakes_of_output(told)]
-    if wrong:
-        parser.error(wrong[0])
+    images, output, known = told.images.resolve(), told.output.resolve(), bool(told.annotations)
+    of_detector = any(detector_of(told).values())
+    refuse(parser, {
+        "give a checkpoint, or --detections": (told.checkpoint is None) == (told.detections is None),
+        "--detections needs --annotations: they say which image has which id": told.detections and not known,
+        "a folder without --annotations needs --state verified-empty or unverified":
+            not known and told.state in (None, "annotated"),
+        f"--threshold {told.threshold}: needs --annotations: it is a percentile of what finds their objects":
+            not known and isinstance(told.threshold, str),
+        "--classes and --resize go with --detections": told.checkpoint and (told.classes or told.resize),
+        "--data-root, --device and --precision go with a checkpoint": told.detections and of_detector,
+        f"--resize {told.resize}: the limit of the shorter side comes first":
+            told.resize and told.resize[0] > told.resize[1],
+        f"--output {told.output}: is a file; name a folder": told.output.exists() and not told.output.is_dir(),
+        f"--output {told.output}: lies in the folder that is mined, so that crops would be; name another":
+            not known and output.is_relative_to(images),
+    })  # fmt: skip
     return told
 
 
-def mistakes_of_source(told: argparse.Namespace) -> Iterator[str]:
-    """What is wrong with the arguments that say what is mined."""
-    if (told.checkpoint is None) == (told.detections is None):
-        yield "give a checkpoint, or --detections"
-    if told.detections and not told.annotations:
-        yield "--detections needs --annotations: they say which image has which id"
-    if not told.annotations and told.state in (None, "annotated"):
-        yield "a folder without --annotations needs --state verified-empty or unverified"
-    if not told.annotations and isinstance(told.threshold, str):
-        yield f"--threshold {told.threshold}: needs --annotations: it is a percentile of what finds their objects"
-    for given, flags in (("checkpoint", ("classes", "resize")), ("detections", ("data_root", "device"))):
-        for flag in flags:
-            if getattr(told, given) and getattr(told, flag):
-                yield f"--{flag.replace('_', '-')}: does not go with {given}; leave it out"
-    if told.resize and told.resize[0] > told.resize[1]:
-        yield f"--resize {told.resize[0]} {told.resize[1]}: the limit of the shorter side comes first"
-
-
-def mistakes_of_output(told: argparse.Namespace) -> Iterator[str]:
-    """What is wrong with the folder of the negatives."""
-    if told.output.exists() and not told.output.is_dir():
-        yield f"--output {told.output}: is a file; name a folder"
-    if not told.annotations and told.output.resolve().is_relative_to(told.images.resolve()):
-        yield f"--output {told.output}: lies in the folder that is mined, so that crops would be; name another"
-    later = told.output / f"round_{told.round + 1:03}"
-    if (told.resume or told.overwrite) and later.exists():
-        yield f"{later}: builds on round {told.round}; move it away before you do that round again"
-
-
-def source(arguments: argparse.Namespace) -> tuple[MiningSource, list[str] | None, int]:
+def source(told: argparse.Namespace) -> tuple[MiningSource, list[str] | None, int]:
     """What is mined, the images that must not be (None: not known), and the longest side of a crop."""
-    named = arguments.held_out and [_image_files(name, arguments.images) for name in arguments.held_out]
-    held_out = [file for files in named for file in files] if named else arguments.held_out
-    if arguments.detections:
-        classes = arguments.classes and [name.strip() for name in arguments.classes.split(",")]
-        pool = coco_pool(arguments.annotations, arguments.images, state=arguments.state, classes=classes)
-        return results_source(arguments.detections, pool, resize=arguments.resize), held_out, 512
-    detector = load_detector(arguments.checkpoint, device=arguments.device, data_root=arguments.data_root)
-    least, told = detector.config.postprocess.score_threshold, arguments.threshold
-    if not isinstance(told, str) and told < least:
+    held_out = told.held_out and named_images(told.held_out, told.images)
+    if told.detections:
+        pool = coco_pool(told.annotations, told.images, state=told.state, classes=told.classes)
+        return results_source(told.detections, pool, resize=told.resize), held_out, 512
+    detector = load_detector(told.checkpoint, **detector_of(told))
+    least = detector.config.postprocess.score_threshold
+    if not isinstance(told.threshold, str) and told.threshold < least:
         warn(
-            f"--threshold {told:g}: the checkpoint gives no scores under {least:g} (postprocess.score_threshold)"
+            f"--threshold {told.threshold:g}: the checkpoint gives no scores under {least:g} "
+            "(postprocess.score_threshold)"
         )
-    name = named_file(arguments.checkpoint)
-    found = mining_source(detector, arguments.images, arguments.annotations, state=arguments.state, name=name)
-    if held_out is None:
-        try:
-            held_out = held_out_images(detector.config)
-        except ConfigError as error:
-            remedy = "the images of validation and test must not be mined: name them with --held-out or --data-root"
-            raise ConfigError(f"{error}; {remedy}") from None
-    return found, held_out, build_evaluation_transform(detector.config).shorter
+    name = named_file(told.checkpoint)
+    mined = mining_source(detector, told.images, told.annotations, state=told.state, name=name)
+    if told.held_out is None:
+        held_out = images_not_to_mine(detector)
+    return mined, held_out, build_evaluation_transform(detector.config).shorter
 
 
 def main() -> None:
@@ -158,7 +143,7 @@ def main() -> None:
         negatives=negatives_before(arguments.output, arguments.round, capacity=arguments.capacity),
         part=arguments.part,
         file_format="jpg",
-        marks=marks_of(arguments.marks, mined.pool),
+        marks=marks_in_pool(arguments.marks, mined.pool),
     )
     # Refuses a round that was begun before the pool is looked through; removes nothing yet.
     begin(told, resume=arguments.resume or arguments.overwrite, overwrite=False)
@@ -169,69 +154,10 @@ def main() -> None:
         refuse_held_out(files, held_out, near_duplicates=mined.pool.state != "annotated")
     begin(told, resume=arguments.resume, overwrite=arguments.overwrite)
     try:
-        report(mine(told), told)
+        show_round(told, mine(told))
     except KeyboardInterrupt:
         warn(f"{told.folder}: is not complete; go on with the same arguments and --resume")
         raise
-
-
-def marks_of(path: Path | None, pool: Pool) -> ReviewMarks:
-    if path is None:
-        return NO_MARKS
-    told = read_review_marks(path)
-    marks = told.of_images(pool.folder, pool.names.tolist())
-    others = told.without(marks)
-    if others:
-        warn(
-            f"--marks {path}: {len(others)} marks are of images that are not mined here, as {others[0].file_name!r}; "
-            "names start from --images, or are as in --annotations"
-        )
-    return marks
-
-
-def report(result: MinedRound, told: MiningRound) -> None:
-    """Say what became of the false positives, and where the negatives are."""
-    summary = result.summary
-    for table in summary_tables(summary):
-        print_table(*table)
-    if told.source.pool.state == "unverified" and summary["decisions"].get("quarantined"):
-        say(f"{summary['decisions']['quarantined']} for a person to look at: {told.quarantine}")
-    if not summary["candidates"]:
-        least = f"{summary['threshold']:.3g} or more in {summary['images']} images"
-        warn(f"no new crop: nothing on background scores {least}; lower --threshold, or mine other images")
-    elif not summary["kept"]:
-        why = max(summary["decisions"], key=summary["decisions"].get)
-        warn(
-            f"no new crop: the false positives are, most of them: {why} (each in {told.folder}/manifest.jsonl)"
-        )
-    say(f"{len(result.negatives.crops)} negatives: {told.coco}")
-
-
-def _image_files(name: str, images: Path) -> list[str]:
-    path, _, folder = name.partition("=")
-    return image_files(name) if Path(name).is_dir() else image_files(path, folder or images)
-
-
-def _part(text: str) -> tuple[int, int]:
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text}: write 2/4 for the second of four parts")
-    return int(index) - 1, int(count)
-
-
-def _threshold(text: str) -> float | str:
-    try:
-        return text if text.startswith("p") else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text}: write a score such as 0.1, or a percentile such as p50"
-        ) from None
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: write a whole number from 1 on")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from detkit.arguments import script_parser
 from detkit.builders.search import SearchedExperiment
 from detkit.builders.search_results import score_winner, standing, write_found
 from detkit.builders.searched_trial import run_trial
@@ -30,9 +31,7 @@ winner, to train it again), search.json and test.json; the winner's checkpoint i
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__, EXAMPLES)
     parser.add_argument("config", type=Path, help="YAML file, see configs/search/")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="any key of the search, e.g. seed=1"

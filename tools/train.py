@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from detkit.arguments import script_parser
 from detkit.builders import build_run
 from detkit.config import dump_config, load_config
 from detkit.console import run_tool, say, warn
@@ -25,9 +26,7 @@ best.pt (to evaluate and predict with). Ctrl-C saves and stops.
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__, EXAMPLES)
     parser.add_argument("config", type=Path, help="YAML file, see configs/")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="any key of the config, e.g. seed=1"

@@ -8,7 +8,8 @@ from detkit.builders.data import (
     in_data_root,
     split_paths,
 )
-from detkit.builders.detector import Detector, detect_coco, detect_images, load_detector, mining_source
+from detkit.builders.detector import Detector, detect_coco, detect_images, files_of, load_detector
+from detkit.builders.mining import mining_source
 from detkit.builders.model import build_anchors, build_model
 from detkit.builders.run import build_run
 
@@ -23,6 +24,7 @@ __all__ = [
     "build_training_transform",
     "detect_coco",
     "detect_images",
+    "files_of",
     "held_out_images",
     "in_data_root",
     "load_detector",

@@ -1,25 +1,20 @@
-"""A trained model, and what it is used for: to detect and to mine."""
+"""A trained model, and what it finds."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from detkit.builders.data import build_evaluation_loader, build_evaluation_transform
+from detkit.builders.data import build_evaluation_loader, build_evaluation_transform, split_paths
 from detkit.builders.model import build_model, place_model
 from detkit.config import Config, parse_config, with_data_root
 from detkit.data.coco import read_coco
 from detkit.data.dataset import DetectionDataset, ImageFolderDataset, Sample
-from detkit.data.loader import BatchLoader
 from detkit.devices import Device, Placement, Precision, place
-from detkit.errors import ConfigError
 from detkit.evaluation import DetectionTable, GroundTruth, read_ground_truth
-from detkit.inference import Observer, detect_batches, detection_table, run_detector
-from detkit.mining.pool import Pool, PoolDataset, PoolState, batches_of, coco_pool, folder_pool
-from detkit.mining.scan import DetectedImages
-from detkit.mining.source import MiningSource
+from detkit.inference import Observer, run_detector
 from detkit.models import RetinaNet
 from detkit.training.checkpoint import load_checkpoint
 
@@ -70,59 +65,23 @@ def detect_coco(
     return read_ground_truth(annotations, classes), table
 
 
+def files_of(
+    detector: Detector, split: str, annotations: Path | None = None, images: Path | None = None
+) -> tuple[Path, Path]:
+    """The COCO file and the folder of images that are given, or else those of a split of the detector's data.
+
+    Raises:
+        ConfigError: its configuration has no such split or data root, or one of the two is not there.
+    """
+    if annotations is None or images is None:
+        return split_paths(detector.config, getattr(detector.config.data, split))
+    return annotations, images
+
+
 def detect_images(detector: Detector, paths: Sequence[Path], *, workers: int) -> DetectionTable:
     """What a detector finds in image files; an image's id is its place in ``paths``."""
     dataset = ImageFolderDataset(paths, build_evaluation_transform(detector.config))
     return _detect(detector, dataset, detector.category_ids, workers)
-
-
-def mining_source(
-    detector: Detector,
-    images: Path,
-    annotations: Path | None = None,
-    *,
-    state: PoolState,
-    name: str,
-    workers: int | None = None,
-) -> MiningSource:
-    """A detector over the images of a folder or COCO file, for mining; its threshold and limits hold.
-
-    Args:
-        detector: finds what is mined.
-        images: the images, or the folder that the file names of the annotations start from.
-        annotations: a COCO file.
-        state: what is known of the objects in the images.
-        name: the detector's, for the record.
-        workers: processes that read images; None is as in training.
-
-    Raises:
-        ConfigError: the detector's classes are not those of the COCO file, and it was trained on all of its file's.
-        DataError: the images cannot be used.
-    """
-    pool = _pool_for(detector, images, annotations, state)
-    return source_of_pool(detector, pool, name=name, workers=workers)
-
-
-def source_of_pool(detector: Detector, pool: Pool, *, name: str, workers: int | None = None) -> MiningSource:
-    """A detector over a pool of its classes; arguments as of ``mining_source``."""
-    transform = build_evaluation_transform(detector.config)
-    dataset = PoolDataset(pool, transform)
-
-    def detect(wanted: Sequence[int]) -> Iterator[DetectedImages]:
-        loader = BatchLoader(
-            dataset,
-            list(batches_of(wanted, detector.config.evaluation.batch_size)),
-            workers=detector.config.data.workers if workers is None else workers,
-            stride=detector.model.stride,
-            pin_memory=detector.placement.device.type == "cuda",
-        )
-        for batch, found in detect_batches(detector.model, loader, placement=detector.placement):
-            places = list(batch.image_ids)
-            image_ids = pool.ground_truth.image_ids[places].tolist()
-            table = detection_table(image_ids, found, pool.ground_truth.category_ids)
-            yield DetectedImages(places, batch.original_sizes, table)
-
-    return MiningSource(pool, detect, transform.size_for, name)
 
 
 def _detect(
@@ -142,16 +101,3 @@ def _detect(
         total=len(loader),
         observe=observe,
     )
-
-
-def _pool_for(detector: Detector, images: Path, annotations: Path | None, state: PoolState) -> Pool:
-    classes = detector.model.class_names
-    if annotations is None:
-        return folder_pool(images, state=state, class_names=classes, category_ids=detector.category_ids)
-    unknown = [name for name in read_coco(annotations).class_names if name not in classes]
-    if unknown and detector.config.data.classes is None:
-        raise ConfigError(
-            f"{annotations}: has the classes {', '.join(unknown)}, which the checkpoint does not know (it knows "
-            f"{', '.join(classes)}); mine with a checkpoint that was trained on these annotations"
-        )
-    return coco_pool(annotations, images, state=state, classes=classes)

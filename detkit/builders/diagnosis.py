@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from detkit.builders.data import split_paths
-from detkit.builders.detector import Detector, detect_coco, load_detector
+from detkit.builders.detector import Detector, detect_coco, files_of, load_detector
 from detkit.config import read_tree
 from detkit.console import progress
 from detkit.data.images import read_image
@@ -98,9 +97,7 @@ def diagnose_run(run: RunToDiagnose, output: Path, shown: Shown) -> Diagnosed:
         ConfigError, DataError, WeightsError: the checkpoint, the data or what is to be shown cannot be used.
     """
     detector = run.load(run.checkpoint)
-    annotations, images = run.annotations, run.images
-    if annotations is None or images is None:
-        annotations, images = split_paths(detector.config, getattr(detector.config.data, run.split))
+    annotations, images = files_of(detector, run.split, run.annotations, run.images)
     source = _Images.read(annotations, images)
     # Mistakes in small files are told before the images are gone over.
     told = shown.read(source, read_ground_truth(annotations, detector.model.class_names))

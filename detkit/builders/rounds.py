@@ -10,7 +10,8 @@ from detkit.bootstrap.scans import Scans
 from detkit.bootstrap.settings import BootstrapSettings
 from detkit.builders.background import POOL, TRAIN, canvas_size, scanned_pools
 from detkit.builders.data import build_evaluation_transform, split_paths
-from detkit.builders.detector import Detector, source_of_pool
+from detkit.builders.detector import Detector
+from detkit.builders.mining import source_of_pool
 from detkit.builders.training_images import TrainingImages
 from detkit.config import Config
 from detkit.data.coco import read_coco

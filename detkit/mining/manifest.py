@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -145,25 +145,6 @@ def summarise(
         "kept": kept,
         "acceptance_ratio": kept / len(lines),
     }
-
-
-class SummaryTable(NamedTuple):
-    """A table to be shown, in the order of ``console.print_table``'s arguments."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-
-
-def summary_tables(summary: dict[str, Any]) -> list[SummaryTable]:
-    """What a person reads of ``summary.json``."""
-    scanned = f"{summary['images']} images"
-    decisions = f"On background, threshold {summary['threshold']:.3g}"
-    ratio = ("kept for each image", summary["acceptance_ratio"])
-    return [
-        SummaryTable(scanned, ("kind", "detections"), list(summary["detections"].items())),
-        SummaryTable(decisions, ("decision", "false positives"), [*summary["decisions"].items(), ratio]),
-    ]
 
 
 def _digests(pool: Pool, images: Sequence[int]) -> dict[int, str]:

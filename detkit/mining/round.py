@@ -187,8 +187,13 @@ def begin(told: MiningRound, *, resume: bool, overwrite: bool) -> None:
         overwrite: remove what is there.
 
     Raises:
-        ConfigError: the round has been begun, and neither is asked for.
+        ConfigError: the round has been begun, and neither is asked for; or one is, and the next round builds on it.
     """
+    later = _folder(told.root, told.label, told.number + 1)
+    if (resume or overwrite) and later.exists():
+        raise ConfigError(
+            f"{later}: builds on round {told.number}; move it away before you do that round again"
+        )
     if not (told.folder / SCAN).exists() or resume:
         return
     if not overwrite:

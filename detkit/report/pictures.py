@@ -2,10 +2,16 @@
 
 import colorsys
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
+
+from detkit.evaluation import DetectionTable
+
+SHEET_IMAGES = 24
+"""Images on a contact sheet."""
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
@@ -96,6 +102,45 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int, *, cell: int = 480
             x += width + gap
         y += height + gap
     return sheet
+
+
+def write_pictures(
+    folder: Path,
+    names: Sequence[str],
+    images: Iterable[np.ndarray],
+    table: DetectionTable,
+    *,
+    categories: Mapping[int, str],
+) -> None:
+    """Write a picture of each image with its detections, and contact_sheet.png with the first of them.
+
+    Args:
+        folder: receives the pictures, by place and name.
+        names: of the images.
+        images: RGB uint8 [H, W, 3], whose ids are their places.
+        table: what is drawn.
+        categories: names of the classes by category id; their order gives the colours.
+
+    Raises:
+        OSError: a picture cannot be written.
+    """
+    label_of = {category_id: label for label, category_id in enumerate(categories)}
+    sheet = []
+    for image_id, (name, image) in enumerate(zip(names, images, strict=True)):
+        mine = table.select(table.image_ids == image_id)
+        labels = [label_of[category_id] for category_id in mine.category_ids.tolist()]
+        picture = draw_detections(
+            image, mine.boxes, labels, mine.scores, class_names=list(categories.values())
+        )
+        _write_png(folder / f"{image_id:05}_{name}.png", picture)
+        sheet += [picture] if image_id < SHEET_IMAGES else []
+    _write_png(folder / "contact_sheet.png", contact_sheet(sheet, columns=4))
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    path.write_bytes(
+        cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
+    )  # imwrite would not say what went wrong
 
 
 def _fit(image: np.ndarray, side: int) -> np.ndarray:

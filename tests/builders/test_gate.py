@@ -1,12 +1,11 @@
 """The quality gate: each thing it can ask for, just reached and just missed; and the script's exit status."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import printed_by
 
 from detkit.builders.gate import check_gate, passes_gate
 from detkit.config import load_gate
@@ -161,9 +160,9 @@ def test_the_script_ends_with_the_verdict(tmp_path, least, status):
     (tmp_path / "gt.json").write_text(json.dumps(tree))
     write_results(tmp_path / "dt.json", table((1, 1, BOX, 0.9)))
     (tmp_path / "gate.yaml").write_text(f"overall: {{metrics: {{AP50: {least}}}}}")
-    command = [sys.executable, ROOT / "tools/evaluate.py", "--annotations", tmp_path / "gt.json", "--detections",
-               tmp_path / "dt.json", "--output", tmp_path / "out", "--gate", tmp_path / "gate.yaml"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == status, done.stderr
-    assert ("AP50 of all classes is 0.5050" in done.stderr) == bool(status)
+    files = ("--annotations", tmp_path / "gt.json", "--detections", tmp_path / "dt.json")
+    said = printed_by(
+        "evaluate.py", *files, "--output", tmp_path / "out", "--gate", tmp_path / "gate.yaml", status=status
+    )
+    assert ("AP50 of all classes is 0.5050" in said) == bool(status)
     assert (tmp_path / "out/metrics.json").exists()

@@ -1,13 +1,11 @@
-"""Every defect that COCO files and images have been seen with: the message a user reads, and its repair."""
+"""Every defect that COCO files have been seen with: the message a user reads, and its repair."""
 
 import copy
 import json
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from sound_file import added, changed, sound_tree
 
 from detkit.data.checks import check_annotations
 from detkit.data.coco import read_coco
@@ -16,67 +14,6 @@ from detkit.data.image_checks import check_images
 from detkit.data.inspection import inspect_file
 from detkit.data.repair import repair
 from detkit.errors import DataError
-
-
-def sound_tree() -> dict:
-    """Two images of 100 x 50 (width x height), three boxes, two classes; nothing to report."""
-
-    def annotation(number: int, image: int, category: int, box: list) -> dict:
-        area = box[2] * box[3]
-        return {
-            "id": number,
-            "image_id": image,
-            "category_id": category,
-            "bbox": box,
-            "area": area,
-            "iscrowd": 0,
-        }
-
-    return {
-        "info": {"year": 2024},
-        "images": [
-            {"id": 5, "file_name": "a.png", "height": 50, "width": 100},
-            {"id": 6, "file_name": "b.png", "height": 50, "width": 100},
-        ],
-        "annotations": [
-            annotation(11, 5, 1, [10, 10, 20, 20]),
-            annotation(12, 5, 2, [40, 5, 20, 30]),
-            annotation(13, 6, 1, [0, 0, 100, 50]),
-        ],
-        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
-    }
-
-
-@pytest.fixture
-def tree() -> dict:
-    return sound_tree()
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """The images of the sound file."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for name in ("a.png", "b.png"):
-        Image.fromarray(np.full((50, 100, 3), 99, np.uint8)).save(folder / name)
-    return folder
-
-
-def changed(section: str, row: int, **values) -> dict:
-    """The sound file with some values of one item replaced; Ellipsis takes the key away."""
-    tree = sound_tree()
-    record = tree[section][row]
-    record.update(values)
-    for key in [key for key, value in values.items() if value is ...]:
-        del record[key]
-    return tree
-
-
-def added(section: str, **values) -> dict:
-    """The sound file with one item more, a copy of the first of its list but for ``values``."""
-    tree = sound_tree()
-    tree[section].append({**tree[section][0], **values})
-    return tree
 
 
 def test_a_sound_file_has_nothing_to_report(tree, folder):
@@ -420,90 +357,6 @@ def test_everything_at_once(tmp_path, folder):
     again = inspect_file(tmp_path / "fixed.json", folder)
     assert [defect.message for defect in again.defects if defect.severity == "error"] == []
     assert [image["id"] for image in read_coco_tree(tmp_path / "fixed.json")["images"]] == [5, 6]
-
-
-def image_messages(tree: dict, folder: Path) -> list[str]:
-    return [f"{defect.severity}: {defect.message}" for defect in check_images(tree, folder)]
-
-
-def test_missing_broken_and_empty_files_do_not_stop_the_report(tree, folder):
-    (folder / "a.png").unlink()
-    (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:60])
-    missing, broken = image_messages(tree, folder)
-    assert missing.startswith(
-        f"error: image 5: {folder}/a.png: there is no such file; check the image folder"
-    )
-    assert broken.startswith(
-        f"error: image 6: {folder}/b.png: is truncated, broken or no image with 8 or 16 bits; copy the file"
-    )
-    fixed, _ = repair(changed("images", 0, file_name="b.png"), check_images(tree, folder)[1:])
-    assert [record["id"] for record in fixed["images"]] == [5]
-    with pytest.raises(DataError, match="no image would be left; is the image folder the right one"):
-        repair(tree, check_images(tree, folder))
-    with pytest.raises(DataError, match="there is no such folder"):
-        check_images(tree, folder / "elsewhere")
-
-
-def test_files_outside_the_folder_are_not_opened(folder):
-    assert image_messages(changed("images", 0, file_name="../images/a.png"), folder) == []
-
-
-def test_pixels_that_are_handled(tree, folder):
-    Image.fromarray(np.zeros((50, 100), np.uint16)).save(folder / "a.png")
-    Image.fromarray(np.zeros((50, 100, 4), np.uint8)).save(folder / "b.png")
-    assert image_messages(tree, folder) == [
-        "info: image 5: a.png is grey; read as three equal channels: handled, nothing to mend",
-        "info: image 5: a.png has 16 bits per channel; scaled to 8: handled, nothing to mend",
-        "info: image 6: b.png has alpha; read without it: handled, nothing to mend",
-    ]
-
-
-def save_oriented(path: Path, height: int, width: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    pixels = np.tile(np.arange(width, dtype=np.uint8), (height, 1))
-    Image.fromarray(np.dstack([pixels] * 3)).save(path, exif=exif)
-
-
-def test_exif(folder):
-    tree = changed("images", 0, file_name="turned.jpg")
-    save_oriented(folder / "turned.jpg", 100, 50)
-    assert image_messages(tree, folder) == [
-        "info: image 5: turned.jpg has EXIF orientation; turned upright: handled, nothing to mend"
-    ]
-    save_oriented(folder / "turned.jpg", 50, 100)
-    assert image_messages(tree, folder) == [
-        "warning: image 5: turned.jpg has EXIF orientation, but the annotations give its size before the turn; "
-        "not turned; see that the boxes fit"
-    ]
-
-
-def test_sizes_that_differ_from_the_file(tree, folder):
-    tree["images"][0].update(height=100, width=50)
-    tree["annotations"][1]["bbox"] = [20, 5, 20, 30]
-    defects = check_images(tree, folder)
-    assert [f"{defect.severity}: {defect.message}" for defect in defects] == [
-        "error: image 5: a.png is 100 x 50, but its annotations say 50 x 100; "
-        "use the files that were annotated, or correct width and height"
-    ]
-    fixed, changes = repair(tree, defects)
-    assert changes[0].done == "the size is now 100 x 50"
-    assert fixed["images"] == sound_tree()["images"]
-    # Boxes drawn on another picture: nobody knows how to bring them here.
-    tree["images"][0].update(height=500, width=1000)
-    fixed, changes = repair(tree, check_images(tree, folder))
-    assert changes[0].done == "dropped, with its boxes: nobody knows which picture they were drawn on"
-    assert [record["id"] for record in fixed["annotations"]] == [13]
-
-
-def test_a_missing_size_is_taken_from_the_file(folder):
-    tree = changed("images", 0, width=..., height=...)
-    with pytest.raises(DataError, match=r"sizes can be read from the images"):
-        repair(tree)
-    fixed, _ = repair(tree, check_images(tree, folder))
-    assert fixed["images"][0]["width"] == 100
-    assert fixed["images"][0]["height"] == 50
-    assert len(fixed["annotations"]) == 3
 
 
 @pytest.mark.parametrize("name", ["coco-cc", "dice", "bloodcells", "drone-visible"])

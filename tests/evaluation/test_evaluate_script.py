@@ -1,14 +1,10 @@
 """tools/evaluate.py on a file of detections, end to end."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+from scripts import Ended, run_script
 
 
 @pytest.fixture
@@ -19,17 +15,15 @@ def detections() -> list[dict]:
     ]
 
 
-def evaluate(*arguments: str | Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "tools/evaluate.py", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+def evaluate(*arguments: str | Path) -> Ended:
+    return run_script("evaluate.py", *arguments)
 
 
 @pytest.mark.parametrize("backend", ["pycocotools", "fast"])
 def test_prints_tables_and_writes_metrics(write, tree, detections, tmp_path, backend):
     files = ("--annotations", write("gt.json", tree), "--detections", write("dt.json", detections))
     done = evaluate(*files, "--output", tmp_path / "out", "--backend", backend, "--score", "0.5")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.status, done.errors) == (0, "")
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert metrics["backend"] == backend
     assert metrics["AP50"] == pytest.approx(0.5)
@@ -42,16 +36,16 @@ def test_prints_tables_and_writes_metrics(write, tree, detections, tmp_path, bac
         "n/a",
         str(tmp_path / "out/metrics.json"),
     ):
-        assert text in done.stdout.replace("\n", "") or text in done.stdout
+        assert text in done.output.replace("\n", "") or text in done.output
 
 
 def test_classes_and_empty_results(write, tree, tmp_path):
     files = ("--annotations", write("gt.json", tree), "--detections", write("dt.json", []))
     done = evaluate(*files, "--output", tmp_path / "out", "--classes", "dog, bird")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.status, done.errors) == (0, "")
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert [(row["name"], row["AP"]) for row in metrics["per_class"]] == [("dog", 0), ("bird", None)]
-    assert "cat" not in done.stdout
+    assert "cat" not in done.output
 
 
 def test_mistakes_end_with_one_message_and_status_2(write, tree, detections, tmp_path):
@@ -65,13 +59,13 @@ def test_mistakes_end_with_one_message_and_status_2(write, tree, detections, tmp
     }
     for message, arguments in cases.items():
         done = evaluate(*arguments, "--output", tmp_path / "out")
-        assert done.returncode == 2
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
+        assert done.status == 2
+        assert message in done.errors
+        assert "Traceback" not in done.errors
         assert not (tmp_path / "out").exists()
 
 
 def test_help_teaches(tmp_path):
     done = evaluate("--help")
-    assert done.returncode == 0
-    assert "python tools/evaluate.py --annotations val.json --detections detections.json" in done.stdout
+    assert done.status == 0
+    assert "python tools/evaluate.py --annotations val.json --detections detections.json" in done.output

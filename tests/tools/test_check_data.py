@@ -1,20 +1,13 @@
 """tools/check_data.py as a user runs it."""
 
 import json
-import os
-import runpy
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import Ended, run_script
 
-from detkit.console import run_tool
-
-TOOL = Path(__file__).resolve().parents[2] / "tools/check_data.py"
 CONFIG = """
 output: runs/x
 data:
@@ -29,21 +22,8 @@ model:
 """
 
 
-@pytest.fixture
-def run(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
-    """Run the script in this process: exit status, standard output and standard error."""
-    main = runpy.run_path(str(TOOL))["main"]
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def run_main(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["check_data.py", *map(str, arguments)])
-        try:
-            status = run_tool(main)
-        except SystemExit as end:
-            status = end.code
-        return status, *capsys.readouterr()
-
-    return run_main
+def run(*arguments: object) -> Ended:
+    return run_script("check_data.py", *arguments)
 
 
 @pytest.fixture
@@ -66,7 +46,7 @@ def data(tmp_path) -> Path:
     return tmp_path
 
 
-def test_errors_are_told_repaired_and_gone(run, data):
+def test_errors_are_told_repaired_and_gone(data):
     status, text, _ = run(data / "train.json", "--images", data / "images", "--json", data / "report.json")
     assert status == 1
     assert "2 error(s), 1 warning(s), 1 info(s)" in text
@@ -85,14 +65,14 @@ def test_errors_are_told_repaired_and_gone(run, data):
     assert "1 images, 0 (0.0%) without objects; 2 boxes, 0 crowds" in text
 
 
-def test_what_cannot_be_repaired_is_told(run, data):
+def test_what_cannot_be_repaired_is_told(data):
     status, text, _ = run(data / "train.json", "--images", data, "--fix", data / "fixed.json")
     assert status == 1
     assert "not repaired: no image would be left; is the image folder the right one?" in text
     assert not (data / "fixed.json").exists()
 
 
-def test_an_experiment_with_all_its_splits(run, data, monkeypatch):
+def test_an_experiment_with_all_its_splits(data, monkeypatch):
     monkeypatch.setenv("DETKIT_DATA_ROOT", str(data))
     status, text, _ = run(data / "x.yaml")
     assert status == 1
@@ -104,14 +84,14 @@ def test_an_experiment_with_all_its_splits(run, data, monkeypatch):
     assert "cat" not in text.split("Boxes by class")[1]
 
 
-def test_broken_json_names_line_and_column(run, data):
+def test_broken_json_names_line_and_column(data):
     (data / "train.json").write_text('{"images": [\n  {"id": 1,,}]}')
     status, text, _ = run(data / "train.json", "--no-images")
     assert status == 1
     assert "line 2, column 12: is not JSON" in text
 
 
-def test_mistakes_on_the_command_line(run, data):
+def test_mistakes_on_the_command_line(data):
     assert "--images DIR" in run(data / "train.json")[2]
     assert "not with an experiment" in run(data / "x.yaml", "--fix", "out.json")[2]
     status, _, errors = run(data / "val.json", "--no-images", "--classes", "cow")
@@ -119,13 +99,13 @@ def test_mistakes_on_the_command_line(run, data):
     assert "has no class 'cow'; its classes are cat, dog" in errors
 
 
-def test_classes_are_named_as_in_the_other_tools(run, data):
+def test_classes_are_named_as_in_the_other_tools(data):
     status, text, _ = run(data / "val.json", "--no-images", "--classes", " cat , dog")
     assert status == 0
     assert "1 images" in text
 
 
-def test_the_source_is_never_overwritten(run, data):
+def test_the_source_is_never_overwritten(data):
     before = (data / "train.json").read_bytes()
     (data / "link.json").symlink_to(data / "train.json")
     for path in (data / "train.json", data / "images/../train.json", data / "link.json"):
@@ -135,7 +115,7 @@ def test_the_source_is_never_overwritten(run, data):
     assert (data / "train.json").read_bytes() == before
 
 
-def test_augmentations_are_checked_too(run, data):
+def test_augmentations_are_checked_too(data):
     text = CONFIG.replace("data:\n", "data:\n  augment: [{name: Flipp}, {name: Blurr}]\n")
     (data / "x.yaml").write_text(text)
     status, _, errors = run(data / "x.yaml", "--data-root", data)
@@ -145,7 +125,4 @@ def test_augmentations_are_checked_too(run, data):
 
 
 def test_help_teaches():
-    environment = {**os.environ, "PYTHONPATH": str(TOOL.parents[1])}
-    command = [sys.executable, str(TOOL), "--help"]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    assert "python tools/check_data.py train.json --images photos" in result.stdout
+    assert "python tools/check_data.py train.json --images photos" in run("--help").output

@@ -1,18 +1,15 @@
 """tools/diagnose.py as a user runs it: on a run, and on any program's results."""
 
 import hashlib
-import io
 import json
 import re
-import runpy
 import shutil
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
 from html_page import Page
+from scripts import printed_by
 from simulated_comparison import HOSTILE
 from simulated_diagnosis import simulated_diagnosis, write_files
 
@@ -24,21 +21,7 @@ from detkit.mining.manifest import write_manifest
 from detkit.report.diagnosis_gallery import OF_EACH_KIND
 from detkit.training.checkpoint import load_checkpoint, save_checkpoint
 
-ROOT = Path(__file__).parents[2]
 HOSTILE_FILE = "{} \"><img src=x onerror=alert(1)>'.jpg"
-
-
-def run(tool: str, *arguments, status: int = 0) -> str:
-    """Run a script in this process; return what it printed."""
-    output = io.TextIOWrapper(io.BytesIO(), "utf-8")  # as strict as a terminal
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(output):
-        patch.setattr(sys, "argv", [tool, *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(ROOT / "tools" / tool), run_name="__main__")
-    output.seek(0)
-    printed = output.read()
-    assert ended.value.code == status, printed
-    return " ".join(printed.split())
 
 
 def data_of(folder: Path) -> dict:
@@ -50,7 +33,7 @@ def data_of(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, write_tiny_config) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    run("train.py", write_tiny_config(folder, epochs=5))
+    printed_by("train.py", write_tiny_config(folder, epochs=5))
     return folder / "run"
 
 
@@ -77,7 +60,7 @@ def diagnosed_run(trained, tmp_path_factory) -> tuple[Path, str]:
         {"event": "validate", "epoch": epoch, "loss": 1.0, "AP": 0.0, "AP50": 0.01} for epoch in (1, 2, 3)
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"event": "vali')
-    return folder, run("diagnose.py", folder)
+    return folder, printed_by("diagnose.py", folder)
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +99,13 @@ def test_a_run_is_diagnosed_into_its_own_folder(diagnosed_run):
 
 
 def test_a_checkpoint_and_another_split(run_folder, tmp_path):
-    run("diagnose.py", run_folder / "best.pt", "--split", "train", "--output", tmp_path / "x")
+    printed_by("diagnose.py", run_folder / "best.pt", "--split", "train", "--output", tmp_path / "x")
     assert json.loads((tmp_path / "x" / "diagnosis.json").read_text())["images"] == 22
 
 
 def test_annotations_in_place_of_a_split(diagnosed_run, tiny_coco, tmp_path):
     told = ("--annotations", tiny_coco / "val.json", "--images", tiny_coco / "images")
-    run("diagnose.py", diagnosed_run[0], *told, "--output", tmp_path / "x")
+    printed_by("diagnose.py", diagnosed_run[0], *told, "--output", tmp_path / "x")
     folders = tmp_path / "x", diagnosed_run[0] / "diagnosis"
     first, second = ((folder / "diagnosis.json").read_text() for folder in folders)
     assert first == second
@@ -149,7 +132,7 @@ def test_the_last_checkpoint_and_rounds_of_mining_tell_what_persists(run_folder,
     }
     save_checkpoint(run_folder / "last.pt", last)
 
-    output = run("diagnose.py", run_folder, "--suspect-score", 0)
+    output = printed_by("diagnose.py", run_folder, "--suspect-score", 0)
     data = data_of(run_folder / "diagnosis")
     assert data["witnesses"] == ["last.pt", "round_002"]  # round 3 went over other images
     again = [item for item in data["items"] if item["suspect"] is not None]
@@ -161,8 +144,8 @@ def test_the_last_checkpoint_and_rounds_of_mining_tell_what_persists(run_folder,
 
 
 def test_results_of_any_program_with_and_without_images(results, diagnosed, tmp_path):
-    run("diagnose.py", *told(results, "--output", tmp_path / "x", images=True))
-    run("diagnose.py", *told(results, "--output", tmp_path / "y"))
+    printed_by("diagnose.py", *told(results, "--output", tmp_path / "x", images=True))
+    printed_by("diagnose.py", *told(results, "--output", tmp_path / "y"))
     expected = diagnose(diagnosed.ground_truth, diagnosed.table)[0].record()
     for folder in (tmp_path / "x", tmp_path / "y"):
         record = json.loads((folder / "diagnosis.json").read_text())
@@ -186,7 +169,7 @@ def test_results_of_any_program_with_and_without_images(results, diagnosed, tmp_
 def test_other_files_of_detections_tell_what_persists(results, diagnosed, tmp_path):
     rows = diagnosed.suspects.rows
     write_results(tmp_path / "before.json", diagnosed.table.select(diagnosed.classified.kinds == 0))
-    found = run(
+    found = printed_by(
         "diagnose.py", *told(results, tmp_path / "before.json", results[1], "--output", tmp_path / "x")
     )
     suspects = [item for item in data_of(tmp_path / "x")["items"] if item["suspect"] is not None]
@@ -202,14 +185,16 @@ def test_other_files_of_detections_tell_what_persists(results, diagnosed, tmp_pa
 
 
 def test_patches_limits_every_kind(results, tmp_path):
-    run("diagnose.py", *told(results, "--output", tmp_path / "x", "--patches", 1))
+    printed_by("diagnose.py", *told(results, "--output", tmp_path / "x", "--patches", 1))
     kinds = [item["kind"] for item in data_of(tmp_path / "x")["items"] if not item["near"]]
     assert max(kinds.count(kind) for kind in kinds) <= 2 * 3 + 1  # three of each class
 
 
 def test_groups_come_from_a_file_or_from_the_supercategories(results, tmp_path):
     (tmp_path / "groups.yaml").write_text("both: [drone, bird]\nliving: [bird]\n")
-    run("diagnose.py", *told(results, "--output", tmp_path / "x", "--groups", tmp_path / "groups.yaml"))
+    printed_by(
+        "diagnose.py", *told(results, "--output", tmp_path / "x", "--groups", tmp_path / "groups.yaml")
+    )
     parts = json.loads((tmp_path / "x" / "diagnosis.json").read_text())["parts"]
     assert [part["name"] for part in parts if part["part"] == "group"] == ["both", "living"]
     tree = json.loads(results[0].read_text())
@@ -231,7 +216,7 @@ def test_groups_come_from_a_file_or_from_the_supercategories(results, tmp_path):
 def test_marks_made_before_and_classes(results, diagnosed, tmp_path):
     mark = ReviewMark(file_name="photo 1.jpg", box=[1, 2, 3, 4], category="bird", score=0.5, mark="accepted")
     write_review_marks(tmp_path / "marks.json", [mark])
-    run("diagnose.py", *told(results, "--output", tmp_path / "x", "--marks", tmp_path / "marks.json",
+    printed_by("diagnose.py", *told(results, "--output", tmp_path / "x", "--marks", tmp_path / "marks.json",
                              "--classes", "bird"))  # fmt: skip
     data = data_of(tmp_path / "x")
     assert data["classes"] == ["bird"]
@@ -240,7 +225,7 @@ def test_marks_made_before_and_classes(results, diagnosed, tmp_path):
 
 def test_hostile_names_of_files_and_classes(tmp_path):
     files = write_files(tmp_path, simulated_diagnosis(6, (HOSTILE, "</script>"), names=HOSTILE_FILE))
-    run("diagnose.py", *told(files, "--output", tmp_path / "x", images=True))
+    printed_by("diagnose.py", *told(files, "--output", tmp_path / "x", images=True))
     data = data_of(tmp_path / "x")
     assert data["classes"] == [HOSTILE, "</script>"]
     assert all("<img src=x onerror" in image["name"] for image in data["images"])
@@ -276,10 +261,10 @@ def places(results, trained, tmp_path_factory) -> dict[str, str]:
 
 RESULTS = "--annotations GT --detections DT"
 MISTAKES = {
-    f"{RESULTS}": "give a run, or --annotations, --detections and --output",
-    "RUN --detections DT": "go without a run",
+    f"{RESULTS}": "say where to write, with --output",
+    "RUN --detections DT": "go without a trained detector",
     "RUN --annotations GT": "needs both --annotations and --images",
-    f"{RESULTS} --output X --split test": "go with a run",
+    f"{RESULTS} --output X --split test": "go with a trained detector",
     f"{RESULTS} --output X --patches 0": "write a whole number from 1 on",
     f"{RESULTS} --output X --groups COW": "there is no class 'cow'; the classes are drone, bird",
     f"{RESULTS} --output X --groups TEXT": "all: write each group as name: [class, ...]",
@@ -300,7 +285,7 @@ MISTAKES = {
 @pytest.mark.parametrize(("line", "message"), MISTAKES.items())
 def test_a_mistake_is_one_message_and_status_2_and_writes_nothing(places, tmp_path, line, message):
     words = {**places, "X": str(tmp_path / "x")}
-    found = run("diagnose.py", *(words.get(word, word) for word in line.split()), status=2)
+    found = printed_by("diagnose.py", *(words.get(word, word) for word in line.split()), status=2)
     assert message in found
     assert "Traceback" not in found
     assert not (tmp_path / "x").exists()
@@ -314,7 +299,7 @@ def test_annotations_without_names_and_sizes_need_no_images(tmp_path):
     (tmp_path / "gt.json").write_text(json.dumps(tree))
     (tmp_path / "dt.json").write_text("[]")
     files = ("--annotations", tmp_path / "gt.json", "--detections", tmp_path / "dt.json")
-    run("diagnose.py", *files, "--output", tmp_path / "x")
+    printed_by("diagnose.py", *files, "--output", tmp_path / "x")
     (image,) = data_of(tmp_path / "x")["images"]
     assert (image["name"], image["size"]) == ("7", None)
 
@@ -331,4 +316,4 @@ def test_a_name_that_is_no_unicode_is_no_stack_trace(tmp_path):
         json.dumps([{"image_id": 7, "category_id": 2, "bbox": boxes[1], "score": 0.5}])
     )
     files = ("--annotations", tmp_path / "gt.json", "--detections", tmp_path / "dt.json")
-    assert "The weakest class is ?cat" in run("diagnose.py", *files, "--output", tmp_path / "x")
+    assert "The weakest class is ?cat" in printed_by("diagnose.py", *files, "--output", tmp_path / "x")

@@ -1,115 +1,22 @@
-"""tools/mine.py as a user runs it: from a checkpoint, from results alone, killed and resumed, and with mistakes."""
+"""tools/mine.py as a user runs it: from a checkpoint, from results alone, killed and resumed."""
 
-import io
 import json
 import os
-import runpy
-import shutil
 import signal
 import subprocess
-import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from mining_script import SMALL, mine, refused, write_noise
 from pycocotools.coco import COCO
+from scripts import ENVIRONMENT, command, printed_by
 
 from detkit.mining.manifest import read_manifest
 from detkit.mining.negative_set import load_negative_set
-
-ROOT = Path(__file__).parents[2]
-SMALL = ("--threshold", 0.05, "--least-side", 8)
-"""For pictures of 64 pixels and a detector that has hardly learned."""
-
-
-def run(tool, *arguments):
-    """Run a script in this process, which saves the seconds that importing torch takes: status and what it said."""
-    output = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(output):
-        patch.setattr(sys, "argv", [tool, *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(ROOT / "tools" / tool), run_name="__main__")
-    return ended.value.code, output.getvalue()
-
-
-def mine(*arguments):
-    status, output = run("mine.py", *arguments)
-    assert status == 0, output
-    return output
-
-
-def refused(*arguments):
-    """The one message of a mistake, without what argparse says before it."""
-    status, output = run("mine.py", *arguments)
-    assert status == 2, output
-    assert "Traceback" not in output
-    return output.partition("error: ")[2]
-
-
-def write_noise(path, seed, size=(64, 64)):
-    """A picture (height, width) of soft blobs and a bright and a dark square; another seed gives another one."""
-    rng = np.random.default_rng(seed)
-    picture = cv2.resize(
-        rng.integers(60, 200, (8, 8, 3), dtype=np.uint8), size[::-1], interpolation=cv2.INTER_CUBIC
-    )
-    for value in (250, 5):
-        x, y = rng.integers(0, max(1, min(size) - 16), 2).tolist()
-        picture[y : y + 16, x : x + 16] = value
-    cv2.imwrite(str(path), picture)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory, write_tiny_config):
-    """Of a detector that has hardly learned, so that it fires on background."""
-    folder = tmp_path_factory.mktemp("trained")
-    status, output = run("train.py", write_tiny_config(folder, epochs=6))
-    assert status == 0, output
-    return folder / "run" / "best.pt"
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """A folder of pictures that are not in ``tiny_coco``; its name has spaces."""
-    folder = tmp_path_factory.mktemp("pool") / "my web photos"
-    folder.mkdir()
-    for seed in range(12):
-        write_noise(folder / f"photo {seed}.png", seed)
-    return folder
-
-
-@pytest.fixture
-def hand_made(tmp_path):
-    """Write pictures, a COCO file and results by hand; the arguments that mine them.
-
-    ``detections``: (image id, xywh box, score).
-    """
-
-    def make(detections, sizes=((120, 160),), objects=()):
-        for image, size in enumerate(sizes, start=1):
-            write_noise(tmp_path / f"{image}.png", image, size)
-        images = [
-            {"id": image, "file_name": f"{image}.png", "width": width, "height": height}
-            for image, (height, width) in enumerate(sizes, start=1)
-        ]
-        annotations = [
-            {"id": row, "image_id": image, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
-            for row, (image, box) in enumerate(objects, start=1)
-        ]  # fmt: skip
-        tree = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}
-        results = [
-            {"image_id": image, "category_id": 1, "bbox": box, "score": score}
-            for image, box, score in detections
-        ]
-        (tmp_path / "gt.json").write_text(json.dumps(tree))
-        (tmp_path / "dt.json").write_text(json.dumps(results))
-        files = ("--detections", tmp_path / "dt.json", "--annotations", tmp_path / "gt.json")
-        return *files, "--images", tmp_path, "--output", tmp_path / "negatives"
-
-    return make
 
 
 def assert_crops_are_negatives(folder):
@@ -165,8 +72,7 @@ def test_from_a_checkpoint_and_a_folder(checkpoint, photos, tmp_path, state):
 def test_results_of_any_program_need_no_checkpoint(checkpoint, tiny_coco, tmp_path):
     """Those of the same detector give the crops that the checkpoint gives."""
     truth = ("--annotations", tiny_coco / "train.json", "--images", tiny_coco / "images")
-    status, output = run("evaluate.py", checkpoint, *truth, "--output", tmp_path / "found")
-    assert status == 0, output
+    printed_by("evaluate.py", checkpoint, *truth, "--output", tmp_path / "found")
     mine(checkpoint, *truth, *SMALL, "--output", tmp_path / "one")
     results = ("--detections", tmp_path / "found" / "detections.json")
     output = mine(*results, *truth, *SMALL, "--output", tmp_path / "other")
@@ -194,7 +100,7 @@ def test_a_persons_marks(hand_made, tmp_path):
     (tmp_path / "marks.json").write_text(json.dumps(tree))
     arguments = hand_made([(1, [10, 10, 20, 20], 0.85), (1, [10, 60, 20, 20], 0.75)])
     said = mine(*arguments, "--marks", tmp_path / "marks.json")
-    assert "1 marks are of images that are not mined here, as 'other.png'" in " ".join(said.split())
+    assert "1 marks are of images that are not mined here, as 'other.png'" in said
     summary = json.loads((tmp_path / "negatives" / "round_001" / "summary.json").read_text())
     assert (summary["detections"], summary["kept"]) == ({"ignored": 1, "background": 1}, 1)
     assert "is no file of review marks" in refused(*arguments, "--marks", tmp_path / "gt.json", "--overwrite")
@@ -252,9 +158,8 @@ def test_ten_thousand_detections_in_one_image(hand_made, tmp_path):
 def kill_in_the_middle(arguments, journal, lines, least=4):
     """Start mining and kill it, without warning, while it goes over the images."""
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tools" / "mine.py"), *map(str, arguments)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        command("mine.py", *arguments),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=ENVIRONMENT,
     )  # fmt: skip
     while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < least):
         time.sleep(0.002)
@@ -304,135 +209,7 @@ def assert_same_files(first, second):
             assert one.read_bytes() == other.read_bytes(), name
 
 
-def test_only_the_same_pool_is_gone_on_with(checkpoint, photos, tmp_path):
-    pool = shutil.copytree(photos, tmp_path / "pool")
-    told = (checkpoint, "--images", pool, "--state", "verified-empty", "--output", tmp_path / "x")
-    mine(*told, *SMALL)
-    assert "was begun with threshold 0.05, this scan has 0.5" in refused(
-        *told, *SMALL, "--resume", "--threshold", 0.5
-    )
-    (pool / "photo 0.png").rename(pool / "another.png")
-    assert "was begun with pool_sha256" in refused(*told, *SMALL, "--resume")
-    before = sorted((tmp_path / "x" / "crops").iterdir())
-    mine(*told, *SMALL, "--overwrite", "--threshold", 0.999)
-    assert before
-    assert not list((tmp_path / "x" / "crops").iterdir())
-
-
-@pytest.mark.parametrize("copy", ["file", "JPEG"])
-def test_images_of_validation_are_refused_and_nothing_is_written(
-    checkpoint, photos, tiny_coco, tmp_path, copy
-):
-    pool = shutil.copytree(photos, tmp_path / "pool")
-    held_out = shutil.copytree(photos, tmp_path / "validation")
-    for path in pool.iterdir():
-        if path.name != "photo 3.png":
-            path.unlink()
-    told = (checkpoint, "--images", pool, "--state", "unverified", "--output", tmp_path / "x")
-    if copy == "file":
-        shutil.copy(tiny_coco / "images" / "101.png", pool / "renamed.png")
-        found = refused(*told)
-        assert "renamed.png is the very same file as" in found
-        assert "101.png" in found
-    else:
-        picture = cv2.resize(cv2.imread(str(pool / "photo 3.png")), (96, 96))
-        (pool / "photo 3.png").unlink()
-        cv2.imwrite(str(pool / "web.jpg"), picture)
-        found = refused(*told, "--held-out", held_out)
-        assert "web.jpg looks like" in found
-        assert "photo 3.png" in found
-    assert "take them out" in found
-    assert not (tmp_path / "x").exists()
-
-
-@pytest.fixture
-def broken(tmp_path, photos):
-    """A folder with a whole image, a cut-off JPEG and a text that is called an image."""
-    folder = tmp_path / "broken"
-    folder.mkdir()
-    shutil.copy(photos / "photo 0.png", folder)
-    cv2.imwrite(str(folder / "cut.jpg"), cv2.imread(str(photos / "photo 1.png")))
-    data = (folder / "cut.jpg").read_bytes()
-    (folder / "cut.jpg").write_bytes(data[: len(data) // 2])
-    return folder
-
-
-def test_mistakes_about_images(checkpoint, tiny_coco, broken, tmp_path):
-    output = ("--output", tmp_path / "x")
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    folder = (checkpoint, *output, "--state", "verified-empty", "--images")
-    assert "no image found; detkit looks for .jpg" in refused(*folder, empty)
-    assert "absent: there is no such file or folder" in refused(*folder, tmp_path / "absent")
-    assert "is a file; name the folder" in refused(*folder, checkpoint)
-    assert "cut.jpg: is truncated" in refused(*folder, broken, "--overwrite")
-    assert "needs --state" in refused(checkpoint, *output, "--images", broken)
-    assert "--threshold p50: needs --annotations" in refused(*folder, broken, "--threshold", "p50")
-    assert "lies in the folder that is mined" in refused(*folder, broken, "--output", broken / "negatives")
-    coco = (checkpoint, *output, "--images", tiny_coco / "images", "--annotations")
-    assert "has 43 boxes" in refused(*coco, tiny_coco / "train.json", "--state", "verified-empty").replace(
-        str(len(COCO(str(tiny_coco / "train.json")).anns)), "43"
-    )
-    assert "is not JSON" in refused(*coco, ROOT / "LICENSE")
-    assert "absent.json: cannot be read" in refused(*coco, tmp_path / "absent.json")
-    other = json.loads((tiny_coco / "train.json").read_text())
-    other["categories"][0]["name"] = "zebra"
-    (tmp_path / "other.json").write_text(json.dumps(other))
-    assert "has the classes zebra, which the checkpoint does not know (it knows bright, dark)" in refused(
-        *coco, tmp_path / "other.json"
-    )
-
-
-def test_mistakes_about_detectors(checkpoint, hand_made, photos, tmp_path):
-    pool = ("--images", photos, "--state", "verified-empty", "--output", tmp_path / "x")
-    assert "absent.pt: there is no such file" in refused(tmp_path / "absent.pt", *pool)
-    assert "LICENSE: is not a checkpoint" in refused(ROOT / "LICENSE", *pool)
-    assert "give a checkpoint, or --detections" in refused(*pool)
-    assert "name them with --held-out or --data-root" in refused(
-        checkpoint, *pool, "--data-root", tmp_path / "no"
-    )
-    assert "--classes: does not go with checkpoint" in refused(checkpoint, *pool, "--classes", "cat")
-    told = hand_made([(1, [0, 0, 9, 9], 0.5)])
-    assert "--device: does not go with detections" in refused(*told, "--device", "cpu")
-    assert "has no class 'cow'" in refused(*told, "--classes", "cow")
-    assert "shorter side comes first" in refused(*told, "--resize", 9, 8)
-    unknown = hand_made([(7, [0, 0, 9, 9], 0.5)])
-    assert "image id 7: not in the annotations" in refused(*unknown)
-    (tmp_path / "dt.json").write_text('[{"image_id": 1,')
-    assert "dt.json: line 1, column 17: is not JSON" in refused(*unknown)
-    (tmp_path / "dt.json").unlink()
-    assert "dt.json: cannot be read" in refused(*unknown)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (("--round", 2), r"round_001/negatives.npz: there is no such file; do the round before"),
-        (("--round", 0), "round 0: rounds count from 1"),
-        (("--round", "two"), "invalid int value: 'two'"),
-        (("--part", "5/4"), "write 2/4 for the second of four parts"),
-        (("--part", "2/2"), "has 1 images, so that part 2 of 2 is empty"),
-        (("--threshold", "high"), "high: write a score such as 0.1, or a percentile such as p50"),
-        (("--threshold", "p200"), "threshold 'p200': write a score"),
-        (("--threshold", "nan"), "threshold nan: out of range"),
-        (("--quarantine-score", "nan"), "quarantine_score nan: out of range"),
-        (("--per-image", 0), "per_image 0: out of range"),
-        (("--capacity", -5), "-5: write a whole number from 1 on"),
-        (("--held-out", "absent.json"), "absent.json: cannot be read"),
-    ],
-)
-def test_wrong_values(hand_made, wrong, message):
-    assert message in refused(*hand_made([(1, [0, 0, 9, 9], 0.5)]), *wrong)
-
-
-def test_an_output_that_is_a_file(hand_made, tmp_path):
-    told = hand_made([])
-    (tmp_path / "negatives").write_text("")
-    assert "is a file; name a folder" in refused(*told)
-
-
 def test_help_teaches():
-    status, output = run("mine.py", "--help")
-    assert status == 0
+    output = printed_by("mine.py", "--help")
     for word in ("examples:", "--state", "verified-empty, somebody looked", "--resume", "negatives.json"):
         assert word in output

@@ -1,43 +1,22 @@
 """The scripts as a user runs them: train, be killed, resume, evaluate, predict."""
 
-import io
 import json
 import os
 import random
-import runpy
 import signal
 import subprocess
-import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
 
 import cv2
 import pytest
 import torch
+from scripts import ENVIRONMENT, ROOT, command, printed_by
 
 from detkit.evaluation.loss_shares import load_logit_counts
 from detkit.training.checkpoint import load_checkpoint
 from detkit.training.run_log import read_log
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 TIMES = ("seconds", "images_per_second")
-
-
-def command(tool, *arguments):
-    return [sys.executable, str(ROOT / "tools" / tool), *map(str, arguments)]
-
-
-def run(tool, *arguments, status=0):
-    """Run a script in this process, which saves the seconds that importing torch takes; return what it printed."""
-    output = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(output):
-        patch.setattr(sys, "argv", [tool, *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(ROOT / "tools" / tool), run_name="__main__")
-    assert ended.value.code == status, output.getvalue()
-    return output.getvalue()
 
 
 def rows(folder):
@@ -71,7 +50,7 @@ def trained(tmp_path_factory, write_tiny_config):
     """A run of sixteen epochs left alone: its configuration and folder."""
     folder = tmp_path_factory.mktemp("scripts")
     config = write_tiny_config(folder, epochs=16)
-    output = run("train.py", config)
+    output = printed_by("train.py", config)
     assert "best AP50" in output
     return config, folder / "run"
 
@@ -97,7 +76,7 @@ def test_killed_at_three_random_moments_and_resumed_it_ends_the_same(trained, tm
     folder = tmp_path / "killed"
     for moment in (random.uniform(0, 0.6) for _ in range(3)):
         kill_at(moment, config, folder)
-    run("train.py", config, "--resume", f"output={folder}")
+    printed_by("train.py", config, "--resume", f"output={folder}")
     first, second = comparable(whole), comparable(folder)
     assert first[0] == second[0]
     for one, other in zip(first[1:], second[1:], strict=True):
@@ -131,27 +110,27 @@ def test_a_signal_saves_and_says_how_to_go_on(trained, tmp_path, number, send):
 
 def test_evaluate_and_predict_from_the_checkpoint(trained, tiny_coco, tmp_path):
     _, folder = trained
-    output = run("evaluate.py", folder / "best.pt", "--output", tmp_path / "val")
+    output = printed_by("evaluate.py", folder / "best.pt", "--output", tmp_path / "val")
     assert "AP50" in output
     metrics = json.loads((tmp_path / "val" / "metrics.json").read_text())
     best = max(row["AP50"] for row in rows(folder) if row["event"] == "validate")
     assert metrics["AP50"] == pytest.approx(best, abs=1e-6)
     assert [row["name"] for row in metrics["per_class"]] == ["bright", "dark"]
     named = tmp_path / "named"
-    run(
+    printed_by(
         "evaluate.py", folder / "best.pt", "--annotations", tiny_coco / "val.json",
         "--images", tiny_coco / "images", "--output", named,
     )  # fmt: skip
     assert json.loads((named / "metrics.json").read_text()) == metrics
     again = tmp_path / "again"
-    run(
+    printed_by(
         "evaluate.py", "--annotations", tiny_coco / "val.json", "--output", again,
         "--detections", tmp_path / "val" / "detections.json",
     )  # fmt: skip
     assert json.loads((again / "metrics.json").read_text())["AP50"] == metrics["AP50"]
 
     pictures = tmp_path / "pictures"
-    run(
+    printed_by(
         "predict.py",
         folder / "best.pt",
         tiny_coco / "images",
@@ -173,7 +152,9 @@ def test_evaluate_and_predict_from_the_checkpoint(trained, tiny_coco, tmp_path):
 
 def test_loss_shares_from_the_checkpoint(trained, tmp_path):
     _, folder = trained
-    output = run("loss_shares.py", folder / "best.pt", "--gammas", "0,2", "--output", tmp_path / "shares")
+    output = printed_by(
+        "loss_shares.py", folder / "best.pt", "--gammas", "0,2", "--output", tmp_path / "shares"
+    )
     assert "Share of the loss in the hardest" in output
     counts = load_logit_counts(tmp_path / "shares" / "loss_shares.json")
     # Two levels of 8 x 8 and 4 x 4 places with two anchors each, two classes, eight images; few are ignored.
@@ -181,25 +162,27 @@ def test_loss_shares_from_the_checkpoint(trained, tmp_path):
     assert counts.positives.sum() > 10
     assert counts.hardest(0.01, "negatives", 2.0) > counts.hardest(0.01, "negatives", 0.0)
     assert "<svg" in (tmp_path / "shares" / "loss_shares.svg").read_text()
-    assert "gamma is 0 or more" in run(
+    assert "gamma is 0 or more" in printed_by(
         "loss_shares.py", folder / "best.pt", "--gammas=-1", "--output", tmp_path, status=2
     )
 
 
 def test_mistakes_are_one_message_and_status_2(trained, tmp_path):
     config, folder = trained
-    assert "--resume" in run("train.py", config, status=2)
-    assert "optimizer: there is no such key" in run("train.py", config, "optimizer.x=1", status=2)
-    assert "no such file" in run("evaluate.py", tmp_path / "absent.pt", "--output", tmp_path, status=2)
-    assert "data.test" in run(
+    assert "--resume" in printed_by("train.py", config, status=2)
+    assert "optimizer: there is no such key" in printed_by("train.py", config, "optimizer.x=1", status=2)
+    assert "no such file" in printed_by("evaluate.py", tmp_path / "absent.pt", "--output", tmp_path, status=2)
+    assert "data.test" in printed_by(
         "evaluate.py", folder / "best.pt", "--split", "test", "--output", tmp_path, status=2
     )
-    assert "no-such-folder" in run(
+    assert "no-such-folder" in printed_by(
         "train.py", config, "data.root=no-such-folder", f"output={tmp_path}/x", status=2
     )
-    assert "photo.jpg" in run("predict.py", folder / "best.pt", "photo.jpg", "--output", tmp_path, status=2)
+    assert "photo.jpg" in printed_by(
+        "predict.py", folder / "best.pt", "photo.jpg", "--output", tmp_path, status=2
+    )
 
 
 @pytest.mark.parametrize("tool", sorted(path.name for path in (ROOT / "tools").glob("*.py")))
 def test_help_teaches_by_example(tool):
-    assert "example" in run(tool, "--help")
+    assert "example" in printed_by(tool, "--help")
