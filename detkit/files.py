@@ -11,6 +11,10 @@ from typing import Any
 
 from detkit.errors import DataError
 
+# It can be read only by setting it, for the whole process, which threads that write files must not do at once.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
+
 
 @contextmanager
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
@@ -26,9 +30,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield partial
         # mkstemp makes files that only their owner can read; results are for everyone the umask allows.
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o666 & ~umask)
+        partial.chmod(0o666 & ~_UMASK)
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())
         os.replace(partial, path)

@@ -76,6 +76,8 @@ class NegativeRegions:
     """Rounds that have ended."""
     seen: int = 0
     """Images that were looked at since, each as often as it was."""
+    closed: bool = False
+    """No round follows, so that nothing more has to be noted."""
     _members: dict[int, Regions] = field(default_factory=dict)
     _noted: dict[int, Regions] = field(default_factory=dict)
 
@@ -103,6 +105,8 @@ class NegativeRegions:
 
     def note(self, image_id: int, boxes: Tensor, scores: Tensor) -> None:
         """Remember boxes [R, 4] that were taken for objects, and how sure of it the detector was [R]."""
+        if self.closed:
+            return
         new = Regions(boxes, scores, torch.full((len(boxes),), self.joined + 1, dtype=torch.int32))
         self._noted[image_id] = self._noted.get(image_id, no_regions()).followed_by(new)
 
@@ -126,6 +130,7 @@ class NegativeRegions:
         return {
             "joined": self.joined,
             "seen": self.seen,
+            "closed": self.closed,
             "members": _flat(self._members),
             "noted": _flat(self._noted),
         }
@@ -133,6 +138,7 @@ class NegativeRegions:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
         self.joined, self.seen = state["joined"], state["seen"]
+        self.closed = state.get("closed", False)
         self._members = dict(_ragged(state["members"]))
         self._noted = dict(_ragged(state["noted"]))
 

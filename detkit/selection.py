@@ -204,7 +204,6 @@ class MinedNegatives:
     def _mined(self, candidates: Candidates, images: list[int], scores: Tensor) -> Tensor:
         """Where an anchor of these images lies on one of their regions, bool [n, A]; the regions learn their scores."""
         anchors = candidates.anchors
-        extent = anchors[:, 2:].amax(dim=0).cpu()
         boxes = []
         for index in images:
             target = candidates.targets[index]
@@ -213,7 +212,7 @@ class MinedNegatives:
                 self._begin(candidates, index)
             placed = on_canvas(self.regions.of(image_id).boxes, target["to_canvas"].cpu())
             # Without area where it is out of sight, so that no anchor at the border is taken for the best of it.
-            boxes.append(placed * in_sight(placed, extent)[:, None])
+            boxes.append(placed * in_sight(placed, target["size"].cpu())[:, None])
         self.regions.seen += len(images)
         matches = match_anchors(
             anchors,
@@ -229,9 +228,10 @@ class MinedNegatives:
         return matches >= 0
 
     def _begin(self, candidates: Candidates, index: int) -> None:
-        rows = candidates.negative[index].nonzero()[:, 0].cpu()
-        chosen = rows[torch.randperm(len(rows), generator=self.generator)[: self.initial]]
         target = candidates.targets[index]
+        shown = candidates.negative[index] & _shows_image(candidates.anchors, target)
+        rows = shown.nonzero()[:, 0].cpu()
+        chosen = rows[torch.randperm(len(rows), generator=self.generator)[: self.initial]]
         boxes = on_original(candidates.anchors[chosen].cpu(), target["to_canvas"].cpu())
         self.regions.begin(int(target["image_id"]), boxes)
 
@@ -241,16 +241,24 @@ class MinedNegatives:
         scores = scores.masked_fill(~candidates.negative[images], -1)
         values, rows = scores.topk(min(8 * self.per_image, scores.shape[1]), dim=1)
         for place, (index, image_values, image_rows) in enumerate(zip(images, values, rows, strict=True)):
-            hard = image_values >= self.threshold
+            target = candidates.targets[index]
+            hard = (image_values >= self.threshold) & _shows_image(candidates.anchors[image_rows], target)
             chosen = image_rows[hard]
             kept = nms(candidates.anchors[chosen], image_values[hard], self.iou)[: self.per_image]
             if not len(kept):
                 continue
             new[place, chosen[kept]] = True
-            target = candidates.targets[index]
             boxes = on_original(candidates.anchors[chosen[kept]].cpu(), target["to_canvas"].cpu())
             self.regions.note(int(target["image_id"]), boxes, image_values[hard][kept].cpu())
         return new
+
+
+def _shows_image(boxes: Tensor, target: Target) -> Tensor:
+    """Which boxes [B, 4] show the image for the most part, and not padding or what augmentation filled: bool [B]."""
+    size, original, to_canvas = (
+        target[key].to(boxes.device) for key in ("size", "original_size", "to_canvas")
+    )
+    return in_sight(boxes, size) & in_sight(on_original(boxes, to_canvas), original)
 
 
 def _with_top_negatives(candidates: Candidates, ranks: Tensor, ratio: float, minimum: int) -> Tensor:

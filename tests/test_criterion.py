@@ -267,7 +267,12 @@ def test_hard_examples_alone_get_gradient():
 @pytest.mark.parametrize(("alpha", "gamma"), [(None, 0.0), (0.25, 2.0)])
 def test_mined_background_alone_gets_gradient_and_as_much_as_without_selection(alpha, gamma):
     """Objects, what was mined in a tracked image, and all of an image that is background as a whole."""
-    tracked = {"image_id": torch.tensor(7), "to_canvas": torch.eye(3, dtype=torch.float64)[:2]}
+    tracked = {
+        "image_id": torch.tensor(7),
+        "to_canvas": torch.eye(3, dtype=torch.float64)[:2],
+        "size": torch.tensor([64.0, 64.0]),
+        "original_size": torch.tensor([64.0, 64.0]),
+    }
     targets = [target([[3, 3, 20, 20]], [1]) | tracked, target([], [])]
     outputs = outputs_for(2, 3)
     regions = NegativeRegions()

@@ -18,6 +18,8 @@ from detkit.selection import (
 from detkit.structures import DenseOutputs
 
 ANCHORS = 40
+SIZE = [800.0, 10.0]
+"""(x, y) of the image that the anchors lie in."""
 
 
 def candidates(labels, losses, *, anchors=None, targets=(), boxes=None):
@@ -144,7 +146,12 @@ def mined_negatives(**changes):
 
 def scored(labels, scores, to_canvas=None):
     """One batch whose only class has these scores; image 0 is tracked as image 7, image 1 is a canvas of crops."""
-    target = {"image_id": torch.tensor(7), "to_canvas": torch.eye(3, dtype=torch.float64)[:2]}
+    target = {
+        "image_id": torch.tensor(7),
+        "to_canvas": torch.eye(3, dtype=torch.float64)[:2],
+        "size": torch.tensor(SIZE),
+        "original_size": torch.tensor(SIZE),
+    }
     if to_canvas is not None:
         target["to_canvas"] = torch.tensor(to_canvas, dtype=torch.float64)
     batch = candidates(labels, torch.zeros(labels.shape), targets=[target, {}])
@@ -219,6 +226,45 @@ def test_regions_learn_how_hard_they_still_are():
     scores[0, 15] = 0.05
     selection(scored(labels, scores))
     assert selection.regions.of(7).scores.tolist() == pytest.approx([0.05])
+
+
+def with_target(batch, **changes):
+    target = batch.targets[0] | {name: torch.tensor(value) for name, value in changes.items()}
+    return replace(batch, targets=[target, {}])
+
+
+def test_neither_padding_nor_what_augmentation_filled_is_noted():
+    labels, _ = batch()
+    scores = torch.full(labels.shape, 0.1)
+    scores[0, [15, 35, 38]] = 0.5
+    padded = with_target(scored(labels, scores), size=[690.0, 10.0])
+    filled = with_target(scored(labels, scores), original_size=[690.0, 10.0])
+    moved = scored(labels, scores, to_canvas=[[1, 0, 310], [0, 1, 0]])  # the image begins at anchor 16
+    for seen, noted in ((padded, [15]), (filled, [15]), (moved, [35 - 15.5, 38 - 15.5])):
+        selection = mined_negatives()
+        selection(seen)
+        selection.regions.end_round()
+        assert sorted((selection.regions.of(7).boxes[:, 0] / 20).tolist()) == noted
+
+
+def test_an_image_does_not_begin_with_padding():
+    labels, _ = batch()
+    selection = mined_negatives(initial=ANCHORS)
+    weights = selection(with_target(scored(labels, torch.full(labels.shape, 0.1)), size=[400.0, 10.0]))
+    assert weights[0].nonzero()[:, 0].tolist() == [0, 1, 2, *range(8, 20)]
+
+
+@pytest.mark.parametrize(("region", "size"), [([-14.0, 0, 6, 10], 800.0), ([779.0, 0, 795, 10], 780.0)])
+def test_a_region_out_of_sight_counts_no_anchor_at_the_border_and_keeps_its_score(region, size):
+    """Anchors reach past the canvas, and so might lie on what is out of sight on either side."""
+    labels, _ = batch(positives=0, ignored=0)
+    selection = mined_negatives(iou=0.1)
+    selection.regions.begin(7, torch.tensor([region]))
+    selection.regions.of(7).scores.fill_(0.9)
+    scores = torch.full(labels.shape, 0.1)
+    weights = selection(with_target(scored(labels, scores), size=[size, 10.0]))
+    assert weights[0].sum() == 0
+    assert selection.regions.of(7).scores.tolist() == pytest.approx([0.9])
 
 
 def test_losses_are_computed_once_and_without_gradient():

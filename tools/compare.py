@@ -12,6 +12,7 @@ from detkit.builders.comparison import ComparedArms
 from detkit.comparison.running import arm_slug, make_runs, missing_runs
 from detkit.config import load_comparison
 from detkit.console import run_tool, say
+from detkit.errors import ConfigError
 from detkit.report.comparison import write_report
 
 EXAMPLES = """examples:
@@ -29,22 +30,13 @@ The output folder receives report.html (look at it), results.json, table.md and 
 
 def parse_arguments() -> argparse.Namespace:
     parser = script_parser(__doc__, EXAMPLES)
-    parser.add_argument("config", type=Path, help="YAML file, see configs/compare/")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="any key of the comparison, e.g. seeds=[0,1]"
-    )
-    parser.add_argument(
-        "--data-root", metavar="DIR", help="folder that the experiment's data paths start from"
-    )
-    parser.add_argument(
-        "--work", type=Path, metavar="DIR", help="where runs are made; below runs/compare where not given"
-    )
-    parser.add_argument(
-        "--seeds", type=whole_numbers, metavar="N,N", help="only runs of these seeds of the configuration"
-    )
-    parser.add_argument(
-        "--report", action="store_true", help="make no run, only the report of what is finished"
-    )
+    add = parser.add_argument
+    add("config", type=Path, help="YAML file, see configs/compare/")
+    add("overrides", nargs="*", metavar="key=value", help="any key of the comparison, e.g. seeds=[0,1]")
+    add("--data-root", metavar="DIR", help="folder that the experiment's data paths start from")
+    add("--work", type=Path, metavar="DIR", help="where runs are made; below runs/compare where not given")
+    add("--seeds", type=whole_numbers, metavar="N,N", help="only runs of these seeds of the configuration")
+    add("--report", action="store_true", help="make no run, only the report of what is finished")
     return parser.parse_intermixed_args()
 
 
@@ -55,11 +47,14 @@ def main() -> int:
     folder = Path(comparison.output)
     work = arguments.work or Path("runs", "compare", arm_slug(comparison.output))
     arms = ComparedArms(comparison, arguments.config, work, arguments.data_root)
-    planned = [one for one in arms.plan() if arguments.seeds is None or one.seed in arguments.seeds]
-    if not arguments.report and not make_runs(folder, work, planned, arms.make):
+    planned = arms.plan()
+    wanted = [one for one in planned if arguments.seeds is None or one.seed in arguments.seeds]
+    if not wanted:
+        raise ConfigError(f"--seeds: no arm has these; there are {sorted({one.seed for one in planned})}")
+    if not arguments.report and not make_runs(folder, work, wanted, arms.make):
         say("stopped and saved; the same command goes on")
         return 130
-    missing = missing_runs(folder, planned)
+    missing = missing_runs(folder, wanted)
     if missing and not arguments.report:
         say(
             f"{len(missing)} runs failed, or are being made by other processes, of which the one that ends last writes "
@@ -69,7 +64,8 @@ def main() -> int:
     for line in write_results(arms, planned).verdict:
         say(line)
     write_report(folder)
-    say(f"the report of {len(planned) - len(missing)} of {len(planned)} runs: {folder / 'report.html'}")
+    finished = len(planned) - len(missing_runs(folder, planned))
+    say(f"the report of {finished} of {len(planned)} runs: {folder / 'report.html'}")
     return 0
 
 

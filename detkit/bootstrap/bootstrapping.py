@@ -74,6 +74,8 @@ class Bootstrapping:
         position.compute = round_.compute
         if self.fresh is not None:
             self.learner.load_state_dict({**self.fresh(), "criterion": self.learner.criterion.state_dict()})
+        if self.regions is not None:
+            self.regions.closed = round_.last or number == len(self.settings.rounds)
         say(round_.in_words())
         return {name: value for name, value in asdict(round_).items() if name not in ("metrics", "before")}
 
@@ -86,7 +88,7 @@ class Bootstrapping:
         """The crops that count after so many pauses."""
         if self.scans is None:
             return MinedCrops.none()
-        return self.scans.crops_after(_last_scan(standing(self.rounds(ended))))
+        return self.scans.crops_after(_last_scan(standing(self.rounds(ended))), ended=ended)
 
     def charge(self) -> int:
         """What the rounds cost if all take place, in forward passes per canvas pixel."""
@@ -151,9 +153,8 @@ class Bootstrapping:
             self.regions.forget_noted()
         if self.scans is None:
             return ScanResult()
-        return ScanResult(
-            negatives=len(self.scans.crops_after(_last_scan(standing(before, then_undone=True))))
-        )
+        last = _last_scan(standing(before, then_undone=True))
+        return ScanResult(negatives=len(self.scans.crops_after(last, ended=len(before))))
 
     def _keep(self) -> None:
         if self.watch is not None:

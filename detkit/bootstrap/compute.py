@@ -4,7 +4,7 @@ A forward pass over a canvas costs its pixels once, a backward pass twice. A sca
 follows from the sizes of its images, so that one that was interrupted and resumed costs what it would have cost.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from detkit.errors import ConfigError
 
@@ -12,14 +12,20 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 
-def scan_compute(sizes: Iterable[Size], stride: int) -> int:
+def scan_compute(sizes: Sequence[Size], stride: int, batch: int) -> int:
     """The charge for looking once at each image, at the size at which the detector sees it.
 
     Args:
-        sizes: of the images, resized.
-        stride: divides the sides of the canvas, which is the smallest that holds an image.
+        sizes: of the images, resized, in the order in which they are looked at.
+        stride: divides the sides of a canvas.
+        batch: images that are looked at together, on canvases that hold the largest of them.
     """
-    return sum((-(-height // stride) * stride) * (-(-width // stride) * stride) for height, width in sizes)
+    charge = 0
+    for start in range(0, len(sizes), batch):
+        some = sizes[start : start + batch]
+        height, width = (-(-max(side) // stride) * stride for side in zip(*some, strict=True))
+        charge += len(some) * height * width
+    return charge
 
 
 def affordable_steps(budget: float, *, step: float, scans: float) -> int:

@@ -58,6 +58,8 @@ class Scans:
     """Of each pool, one of which a round goes over."""
     stride: int
     """Divides the canvases on which the detector sees the images."""
+    batch: int
+    """Images that it sees together."""
     input_size: InputSize
     source: Callable[[Pool, str], MiningSource]
     """The detector as it is now over a pool; the text names it in the records."""
@@ -113,9 +115,16 @@ class Scans:
         """Where the files of crops are."""
         return self.root / CROPS
 
-    def crops_after(self, number: int) -> MinedCrops:
-        """The crops of the set that a round left; none before the first."""
-        return self._set_after(number).crops
+    def crops_after(self, number: int, *, ended: int) -> MinedCrops:
+        """The crops of the set that a round left; none before the first.
+
+        Without those that hold what a later round set aside, of the ``ended`` that there were: where it was undone,
+        they are in the set that it went back to.
+        """
+        crops = self._set_after(number).crops
+        for label, pool in self.pools.items():
+            crops = crops.select(~crops.touching(pool.files_of(self.ignored(label, ended + 1))))
+        return crops
 
     def ignored(self, label: str, before: int) -> IgnoreRegions:
         """What of a pool was set aside by rounds before this one, or rejected by a person."""
@@ -125,12 +134,11 @@ class Scans:
 
     def charge(self, part: int) -> int:
         """What the scans of a part cost, in forward passes per canvas pixel."""
-        sizes = (
-            self.input_size((int(height), int(width)))
-            for of_pool in self._sizes.values()
-            for height, width in of_pool[part :: self.parts]
+        scanned = (of_pool[part :: self.parts].tolist() for of_pool in self._sizes.values())
+        return sum(
+            scan_compute([self.input_size(tuple(size)) for size in sizes], self.stride, self.batch)
+            for sizes in scanned
         )
-        return scan_compute(sizes, self.stride)
 
     @cached_property
     def _sizes(self) -> dict[str, np.ndarray]:

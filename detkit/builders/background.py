@@ -66,10 +66,11 @@ def background_counts(config: Config) -> BackgroundCounts:
             f"data.background, of which there are {pool}; lower it, or raise data.background.share"
         )
     images = size - (pool if told else canvases)
-    if images < 1:
+    if images < config.training.accumulate:
         key = "data.background.share" if told else "bootstrap.crops.share"
         raise ConfigError(
-            f"{key}: leaves none of train in a step of {size} images; lower it, or raise training.batch_size"
+            f"{key}: leaves {images} of train in a step of {size} images, and each of its {config.training.accumulate} "
+            "batches needs one; lower it, or raise training.batch_size"
         )
     return BackgroundCounts(images, pool, canvases)
 

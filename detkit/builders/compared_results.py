@@ -1,33 +1,31 @@
 """From finished runs to results.json, its pictures and the table."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-import detkit
 from detkit.builders.comparison import ComparedArms
 from detkit.builders.data import split_paths
 from detkit.comparison import FinishedArm, markdown, summarise
 from detkit.comparison.finished import FinishedRun, load_finished
 from detkit.comparison.pictures import at_equal_recall, choose_images, write_pictures
-from detkit.comparison.running import PlannedRun, check_finished, finished_file
+from detkit.comparison.running import PlannedRun, check_finished, finished_file, missing_runs
 from detkit.config import Config, dump_config
 from detkit.console import progress_of
 from detkit.data.coco import read_coco
 from detkit.data.images import read_image
 from detkit.errors import DataError
 from detkit.evaluation import GroundTruth, read_ground_truth
-from detkit.evaluation.comparison_results import Comparison, Picture, write_comparison
+from detkit.evaluation.comparison_results import Comparison, MissingRun, Picture, write_comparison
 from detkit.evaluation.joining import join_ground_truths
-from detkit.files import write_text
+from detkit.files import read_json, write_text
 
 RESULTS, TABLE = "results.json", "table.md"
 CONFIG, EXPERIMENT = "comparison.yaml", "experiment.yaml"
 """The comparison as it was, and what its arms share."""
-VERSIONS = ("torch", "torchvision", "numpy", "albumentations", "pycocotools")
 
 
 def write_results(arms: ComparedArms, planned: Sequence[PlannedRun]) -> Comparison:
@@ -36,7 +34,7 @@ def write_results(arms: ComparedArms, planned: Sequence[PlannedRun]) -> Comparis
     Raises:
         DataError: a file cannot be used.
     """
-    folder = Path(arms.comparison.output)
+    told, folder = arms.comparison, Path(arms.comparison.output)
     truth = _ground_truth(arms)
     check_finished(folder, planned)
     finished = _finished_arms(arms, planned)
@@ -46,8 +44,10 @@ def write_results(arms: ComparedArms, planned: Sequence[PlannedRun]) -> Comparis
         comparison = summarise(
             truth,
             finished,
-            title=arms.comparison.title,
-            resamples=arms.comparison.resamples,
+            title=told.title,
+            resamples=told.resamples,
+            groups=_groups(arms),
+            missing=[MissingRun(one.arm, one.seed) for one in missing_runs(folder, planned)],
             progress=shown,
         )
     pictures, recall = _pictures(arms, truth, finished)
@@ -55,8 +55,9 @@ def write_results(arms: ComparedArms, planned: Sequence[PlannedRun]) -> Comparis
         comparison,
         pictures=pictures,
         picture_recall=recall,
-        config=dump_config(arms.comparison.model_copy(update={"experiment": EXPERIMENT, "overrides": {}})),
-        versions={"detkit": detkit.__version__, **{name: version(name) for name in VERSIONS}},
+        config=dump_config(told.model_copy(update={"experiment": EXPERIMENT, "overrides": {}})),
+        versions=_versions(finished),
+        splits=tuple(told.splits),
     )
     write_comparison(folder / RESULTS, comparison)
     write_text(folder / TABLE, markdown(comparison))
@@ -67,17 +68,41 @@ def write_results(arms: ComparedArms, planned: Sequence[PlannedRun]) -> Comparis
 
 def _finished_arms(arms: ComparedArms, planned: Sequence[PlannedRun]) -> list[FinishedArm]:
     """The arms with a finished run, in the order of the comparison."""
-    folder = Path(arms.comparison.output)
     runs: dict[str, list[FinishedRun]] = {}
     for one in planned:
-        file = finished_file(folder, one)
+        file = finished_file(Path(arms.comparison.output), one)
         if file.exists():
-            runs.setdefault(one.arm, []).append(load_finished(file)[0])
+            run = load_finished(file)[0]
+            kept = [crop for crop in run.hardest if arms.comparison.show_pool or not crop.of_pool]
+            runs.setdefault(one.arm, []).append(replace(run, hardest=kept))
     return [
         FinishedArm(arm.name, _config_text(arms, planned, arm.name), runs[arm.name])
         for arm in arms.comparison.arms
         if arm.name in runs
     ]
+
+
+def _versions(finished: Sequence[FinishedArm]) -> dict[str, str]:
+    """What the runs were made with; of what differs between runs, all."""
+    every = [run.versions for arm in finished for run in arm.runs]
+    names = dict.fromkeys(name for one in every for name in one)
+    return {name: ", ".join(sorted({one[name] for one in every if name in one})) for name in names}
+
+
+def _groups(arms: ComparedArms) -> np.ndarray | None:
+    """The group of each image, in the order of the joined ground truth; None where images are drawn one by one."""
+    key = arms.comparison.groups
+    if key is None:
+        return None
+    values = []
+    for split in arms.splits:
+        annotations, _ = split_paths(arms.shared, split)
+        told = {image["id"]: image.get(key) for image in read_json(annotations)["images"]}
+        values += [told[image_id] for image_id in read_ground_truth(annotations).image_ids.tolist()]
+        if None in values:
+            raise DataError(f"{annotations}: an image has no {key!r}; mend the file, or leave groups out")
+    places: dict[str, int] = {}
+    return np.array([places.setdefault(json.dumps(value), len(places)) for value in values])
 
 
 def _config_text(arms: ComparedArms, planned: Sequence[PlannedRun], name: str) -> str:

@@ -1,24 +1,30 @@
 """A run of a comparison, from its configuration to what is left of it."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from detkit.bootstrap.bootstrapping import Bootstrapping
 from detkit.bootstrap.rounds import FinishedRound
 from detkit.builders.detector import Detector, detect_coco
 from detkit.builders.hard_negatives import write_hardest
+from detkit.builders.identity import versions
 from detkit.builders.run import build_run
 from detkit.comparison.finished import FinishedRun, rounded
 from detkit.config import Config, dump_config
-from detkit.errors import ConfigError, TrainingError
+from detkit.errors import ConfigError, DataError, TrainingError
 from detkit.evaluation import DetectionTable
 from detkit.evaluation.compared_metrics import COMPARED_METRICS
 from detkit.evaluation.comparison_results import LearningPoint, MiningRound
 from detkit.evaluation.joining import join_tables
-from detkit.files import write_text
-from detkit.training.loop import Position, Run
+from detkit.files import read_json, write_json, write_text
+from detkit.training.loop import LAST, Position, Run
 from detkit.training.resume import checkpoint_to_resume, clear
 from detkit.training.run_log import read_log
+
+IDENTITY = "identity.json"
+"""In a run's folder: what the run is made from."""
 
 
 def train(
@@ -38,6 +44,25 @@ def train(
     write_text(folder / "config.yaml", dump_config(config))
     position = run.fit(checkpoint)
     return (run, position) if position.finished else None
+
+
+def begin_as(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Make sure that a run is gone on with only as what it was begun as: its checkpoint does not know the data.
+
+    Raises:
+        DataError: it was begun with other data, weights or torch.
+    """
+    file = folder / IDENTITY
+    told = json.loads(json.dumps(dict(identity)))
+    begun = read_json(file) if file.exists() and (folder / LAST).exists() else told
+    changed = [key for key in sorted({*begun, *told}) if begun.get(key) != told.get(key)]
+    if changed:
+        key = changed[0]
+        raise DataError(
+            f"{folder}: was begun with another {', '.join(changed)} ({key} was {begun.get(key)!r}, is "
+            f"{told.get(key)!r}); remove the folder to begin this run anew"
+        )
+    write_json(file, told)
 
 
 def finished_run(
@@ -77,6 +102,7 @@ def finished_run(
             if row["event"] == "validate"
         ],
         rounds=[_as_result(one) for one in rounds],
+        versions=versions(),
         hardest=write_hardest(config, run, folder, name, count=gallery, show_pool=show_pool),
     )
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from detkit.builders.compared_run import finished_run, train
+from detkit.builders.compared_run import begin_as, finished_run, train
 from detkit.builders.data import split_paths
 from detkit.builders.equal_compute import compute_budget, steps_within
 from detkit.builders.identity import run_identity
@@ -48,11 +48,20 @@ class ComparedArms:
                 raise ConfigError(
                     f"arms: {arm.name!r}: another arm's files would be called {slug} too; rename one"
                 )
-            if self.config(arm, self.comparison.seeds[0]).training.early_stopping is not None:
-                raise ConfigError(
-                    f"arm {arm.name!r}: training.early_stopping: a run that stops early spends less than the others; "
-                    "leave it out of a comparison"
-                )
+            self._refuse(arm, self.config(arm, self.comparison.seeds_of(arm)[0]))
+
+    def _refuse(self, arm: ComparedArm, config: Config) -> None:
+        """What would make a comparison unfair."""
+        if config.training.early_stopping is not None:
+            raise ConfigError(
+                f"arm {arm.name!r}: training.early_stopping: a run that stops early spends less than the others; "
+                "leave it out of a comparison"
+            )
+        if config.bootstrap and config.bootstrap.lost_recall < 1 and "val" in self.comparison.splits:
+            raise ConfigError(
+                f"arm {arm.name!r}: bootstrap.lost_recall: rounds would be undone by what the verdict is read on, "
+                "data.val; leave it out, or judge on test alone (splits: [test])"
+            )
 
     @property
     def splits(self) -> list[Split | None]:
@@ -101,6 +110,7 @@ class ComparedArms:
         arm = next(arm for arm in self.comparison.arms if arm.name == planned.arm)
         config = self.config(arm, planned.seed, steps=planned.identity["training.steps"])
         say(f"{planned.arm}, seed {planned.seed}: {config.training.steps} steps, in {config.output}")
+        begin_as(Path(config.output), planned.identity)
         trained = train(config)
         if trained is None:
             return None

@@ -1,7 +1,7 @@
 """The hardest negatives of a run as small pictures, for the report."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -35,6 +35,7 @@ class _Hard:
     file: Path
     box: np.ndarray | None
     """Of a region, xyxy in pixels of the file; None where the file is a crop."""
+    of_pool: bool = False
 
 
 def write_hardest(
@@ -53,18 +54,20 @@ def write_hardest(
     if not isinstance(run.at_pause, Bootstrapping):
         return []
     found = [*_crops(config, run.at_pause, len(run.plan.pauses)), *_regions(config, run.at_pause)]
-    if not show_pool and config.data.background is not None:
+    if config.data.background is not None:
         pool = in_data_root(config, config.data.background.images)
-        found = [hard for hard in found if not hard.original.is_relative_to(pool)]
+        found = [replace(hard, of_pool=hard.original.is_relative_to(pool)) for hard in found]
+    found = [hard for hard in found if show_pool or not hard.of_pool]
     found.sort(key=lambda hard: -hard.score)
     hardest = []
     for number, hard in enumerate(found[:count], 1):
         picture = f"{FOLDER}/{name}-{number:02}.jpg"
-        pixels = read_image(hard.file) if hard.box is None else _around(read_image(hard.file), hard.box)
+        pixels = read_image(hard.file) if hard.box is None else around(read_image(hard.file), hard.box)
         with written_whole(folder / picture) as partial:
             partial.write_bytes(_as_jpeg(pixels))
         source = _short(config, hard.original)
-        hardest.append(HardNegative(picture, source, hard.class_name, round(hard.score, 4), hard.round))
+        score = round(hard.score, 4)
+        hardest.append(HardNegative(picture, source, hard.class_name, score, hard.round, hard.of_pool))
     return hardest
 
 
@@ -106,12 +109,13 @@ def _short(config: Config, file: Path) -> str:
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
 
 
-def _around(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+def around(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     """A region with what is beside it, as far as the image goes."""
+    limit = np.array(image.shape[1::-1])
     centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) * CONTEXT / 2
-    x1, y1 = np.maximum(np.floor(centre - half), 0).astype(int)
-    x2, y2 = np.ceil(centre + half).astype(int)
-    return image[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)]
+    x1, y1 = np.clip(np.floor(centre - half), 0, limit - 1).astype(int)
+    x2, y2 = np.clip(np.ceil(centre + half), (x1 + 1, y1 + 1), limit).astype(int)
+    return image[y1:y2, x1:x2]
 
 
 def _as_jpeg(pixels: np.ndarray) -> bytes:

@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import detkit
 from detkit.builders.data import in_data_root, split_paths
 from detkit.config import Config, Split
 from detkit.data.images import find_images
@@ -14,11 +16,19 @@ from detkit.devices import place
 from detkit.files import sha256_of
 from detkit.training.resume import FREE_TO_CHANGE, flat_keys
 
+VERSIONS = ("torch", "torchvision", "numpy", "albumentations", "pycocotools")
+
+
+def versions(*more: str) -> dict[str, str]:
+    """Of detkit, of what its numbers come from, and of more packages by name."""
+    return {"detkit": detkit.__version__, **{name: version(name) for name in (*VERSIONS, *more)}}
+
 
 def run_identity(config: Config, splits: Sequence[Split | None]) -> dict[str, Any]:
     """The configuration by full key, without what is free to change, and what it was made with.
 
-    Weights and data are known by their content, so that it does not matter where they are.
+    Weights, marks and annotations are known by their content, a pool by the names and sizes of its images, so that it
+    does not matter where they are.
 
     Args:
         config: the run's.

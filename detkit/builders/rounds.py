@@ -99,6 +99,7 @@ def _scans(config: Config, learner: Learner, pools: Mapping[str, Pool], images: 
         capacity=told.capacity,
         parts=config.bootstrap.parts,
         stride=learner.model.stride,
+        batch=config.evaluation.batch_size,
         input_size=build_evaluation_transform(config).size_for,
         source=source,
         marks={POOL: images.pool_marks, TRAIN: images.marks},
@@ -111,5 +112,7 @@ def _watch(config: Config, settings: BootstrapSettings, learner: Learner, valida
     return Watch(
         measure=lambda: validate(learner.evaluated_model),
         recall=recall_at_name(settings.false_positives),
-        charge=scan_compute((size_for((height, width)) for height, width in sizes), learner.model.stride),
+        charge=scan_compute(
+            [size_for(tuple(size)) for size in sizes], learner.model.stride, config.evaluation.batch_size
+        ),
     )

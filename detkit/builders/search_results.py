@@ -1,10 +1,8 @@
 """What a search found: search.json, best.yaml, and the winner's score on test."""
 
-from importlib.metadata import version
-
-import detkit
 from detkit.builders.data import split_paths
 from detkit.builders.detector import detect_coco, load_detector
+from detkit.builders.identity import versions
 from detkit.builders.search import SearchedExperiment
 from detkit.builders.searched_trial import drop_checkpoints
 from detkit.console import say
@@ -99,5 +97,5 @@ def _found(experiment: SearchedExperiment, study: Study, wanted: int) -> Search:
         winner_config="" if best is None else experiment.winner_text(best.values),
         has_test=experiment.shared.data.test is not None,
         verdict=search_sentences(experiment.metric, trials, parameters, max(wanted, len(trials))),
-        versions={"detkit": detkit.__version__, **{name: version(name) for name in VERSIONS}},
+        versions=versions("optuna"),
     )

@@ -16,7 +16,6 @@ from detkit.comparison.measuring import (
     false_positives_of_pairs,
 )
 from detkit.comparison.sentences import difference_sentence
-from detkit.errors import DataError
 from detkit.evaluation.compared_metrics import COMPARED_METRICS, PAIR_METRIC, ComparedMetric
 from detkit.evaluation.comparison_results import Difference, Estimate
 
@@ -47,12 +46,11 @@ def arm_estimate(values: RunValues, metric: ComparedMetric, draws: Draws) -> Est
 def all_differences(arms: MeasuredArms, draws: Draws, progress: Progress) -> tuple[Difference, ...]:
     """Every pair of arms in every metric, pair by pair in the order of the arms.
 
-    A pair is compared on the seeds that both have, with the same draws for both.
-
-    Raises:
-        DataError: two arms have no seed in common.
+    A pair is compared on the seeds that both have, with the same draws for both; where they have none, as while runs
+    are missing, it is told as one that cannot be compared.
     """
-    seeds = {pair: _common_seeds(arms, pair) for pair in combinations(arms, 2)}
+    common = {pair: _common_seeds(arms, pair) for pair in combinations(arms, 2)}
+    seeds = {pair: some for pair, some in common.items() if some}
     recalls = {pair: common_recalls(arms, pair, seeds[pair]) for pair in seeds}
     false_positives = false_positives_of_pairs(arms, recalls, draws, progress)
     families = [
@@ -68,7 +66,13 @@ def all_differences(arms: MeasuredArms, draws: Draws, progress: Progress) -> tup
             for pair in seeds
         ]
     )
-    return tuple(difference for family in families for difference in compare_family(family, draws))
+    apart = [pair for pair, some in common.items() if not some]
+    metrics = (*COMPARED_METRICS, PAIR_METRIC)
+    return tuple(
+        difference
+        for metric, family in zip(metrics, families, strict=True)
+        for difference in (*compare_family(family, draws), *(_apart(pair, metric) for pair in apart))
+    )
 
 
 def compare_family(family: list[MetricPair], draws: Draws) -> list[Difference]:
@@ -127,17 +131,13 @@ def _values(arms: MeasuredArms, name: str, metric: ComparedMetric) -> RunValues:
 
 
 def _common_seeds(arms: MeasuredArms, pair: Pair) -> tuple[int, ...]:
-    first, second = (set(arms[name]) for name in pair)
-    if not first & second:
-        raise DataError(
-            f"arms {pair[0]!r} and {pair[1]!r}: have no seed in common ({_list(first)}; {_list(second)}), so that "
-            "they started from other weights and saw other data; run both with the same seeds"
-        )
-    return tuple(sorted(first & second))
+    return tuple(sorted(set(arms[pair[0]]) & set(arms[pair[1]])))
 
 
-def _list(seeds: set[int]) -> str:
-    return ", ".join(map(str, sorted(seeds))) or "none"
+def _apart(pair: Pair, metric: ComparedMetric) -> Difference:
+    """Of two arms that started from other weights and saw other data."""
+    plain = Difference(*pair, metric.name, (), None, None, None, None, None, shown=False, sentence="")
+    return replace(plain, sentence=difference_sentence(plain, metric, 0))
 
 
 def _number(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""The resamples of a hierarchical bootstrap: of seeds, and of validation images.
+"""The resamples of a hierarchical bootstrap: of seeds, and of images or groups of them.
 
 Every arm is measured on the same images, so that images are drawn once for all arms and seeds, and seeds once for
 all pairs that have them. What a pair of arms has in common then cancels in its difference.
@@ -53,8 +53,20 @@ class Draws:
         return np.asarray(scale[:, None] * (drawn - 1 / count))
 
 
-def draw(images: int, *, resamples: int, seed: int) -> Draws:
-    """Draw ``resamples`` times as many images as there are, with replacement."""
+def draw(images: int, *, resamples: int, seed: int, groups: np.ndarray | None = None) -> Draws:
+    """Draw ``resamples`` times as many images as there are, with replacement.
+
+    Args:
+        images: how many there are.
+        resamples: how many times.
+        seed: of the generators.
+        groups: the group of each image, counted from 0, int64 [I]. Groups are drawn then, each with all its images:
+            frames of one film are alike, and drawn one by one they would pass for more than they are (a cluster
+            bootstrap, Davison and Hinkley, 1997, section 3.8).
+    """
+    if groups is None:
+        groups = np.arange(images)
+    count = int(groups.max()) + 1
     generator = np.random.default_rng([seed, 0])
-    counts = generator.multinomial(images, np.full(images, 1 / images), resamples)
+    counts = generator.multinomial(count, np.full(count, 1 / count), resamples)[:, groups]
     return Draws(np.concatenate([np.ones((1, images), dtype=np.int64), counts]), seed)

@@ -41,6 +41,8 @@ class FinishedRun:
     learning: Sequence[LearningPoint] = ()
     rounds: Sequence[MiningRound] = ()
     hardest: Sequence[HardNegative] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of what it was made with; a file of before they were kept has none."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class _Record:
     learning: tuple[LearningPoint, ...]
     rounds: tuple[MiningRound, ...]
     hardest: tuple[HardNegative, ...]
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 def rounded(table: DetectionTable) -> DetectionTable:
@@ -91,6 +94,7 @@ def save_finished(path: str | os.PathLike, run: FinishedRun, identity: Mapping[s
         tuple(run.learning),
         tuple(run.rounds),
         tuple(run.hardest),
+        dict(run.versions),
     )
     tree = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(record)}
     table = run.detections
@@ -132,7 +136,15 @@ def load_finished(path: str | os.PathLike) -> tuple[FinishedRun, dict[str, Any]]
         reason = type(error).__name__
         raise DataError(f"{path}: is no finished run ({reason}); remove it, and it is made anew") from None
     run = FinishedRun(
-        record.seed, table, record.compute, record.wall_clock, record.learning, record.rounds, record.hardest
+        record.seed,
+        table,
+        record.compute,
+        record.wall_clock,
+        record.learning,
+        record.rounds,
+        record.hardest,
+        # One of before versions were kept tells that of torch.
+        record.versions or {"torch": str(record.identity.get("torch"))},
     )
     return run, record.identity
 

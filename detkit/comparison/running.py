@@ -121,12 +121,15 @@ def finished_already(file: Path, planned: PlannedRun) -> bool:
 
 @contextmanager
 def _claimed(path: Path) -> Iterator[bool]:
-    """Hold a lock, if nobody holds it; it ends with the process, however that ends."""
+    """Hold a lock, if no other process holds it; it ends with this process, however that ends.
+
+    POSIX's lock: that of flock is inherited, and would outlive a killed process in those that load its data.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # which of the two, POSIX leaves open
             yield False
             return
         yield True

@@ -18,6 +18,8 @@ def difference_sentence(difference: Difference, metric: ComparedMetric, pairs: i
         metric: that it is in.
         pairs: how many were compared in this metric, for Holm's correction.
     """
+    if not difference.seeds:
+        return f"{difference.first} and {difference.second} cannot be compared: they have no finished seed in common."
     if difference.value is None:
         return (
             f"{difference.first} and {difference.second} cannot be compared in {_words(difference, metric)}: "

@@ -16,12 +16,13 @@ from detkit.evaluation.comparison_results import (
     Arm,
     Comparison,
     Curves,
+    MissingRun,
     Resampling,
     Run,
 )
 from detkit.evaluation.detection_curve import DetectionCurve, detection_curve
 
-RESAMPLES = 2000
+RESAMPLES = 10_000
 RECALL_GRID = tuple(np.linspace(0, 1, 101).round(2).tolist())
 FALSE_POSITIVE_GRID = tuple(np.logspace(-2, 1, 61).round(6).tolist())
 DIGITS = 5
@@ -35,6 +36,8 @@ def summarise(
     title: str,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    groups: np.ndarray | None = None,
+    missing: Sequence[MissingRun] = (),
     progress: Progress = lambda done, total: None,
 ) -> Comparison:
     """Measure every run, and every difference between arms, with intervals.
@@ -44,29 +47,34 @@ def summarise(
     Args:
         ground_truth: the validation objects.
         arms: with at least one run each, and names that differ.
-        resamples: of the bootstrap; 2,000 are enough for 95 % intervals.
+        resamples: of the bootstrap.
         seed: of the bootstrap; the same seed gives the same numbers.
+        groups: of the images, see ``draws.draw``; None where images are independent.
+        missing: runs that were planned and are not there, which the verdict must say.
         progress: called with how many parts are done, of how many.
 
     Raises:
         DataError: arms, their seeds, or their detections and the ground truth do not go together.
     """
-    draws = draw(len(ground_truth.image_ids), resamples=resamples, seed=seed)
+    images = len(ground_truth.image_ids)
+    draws = draw(images, resamples=resamples, seed=seed, groups=groups)
+    resampling = Resampling(resamples, seed, None if groups is None else len(np.unique(groups)))
     total = sum(len(arm.runs) for arm in arms)
     measured = _measured(ground_truth, arms, draws, lambda part, _: progress(part, 2 * total))
     summaries = tuple(_arm(ground_truth, arm, measured[arm.name], draws) for arm in arms)
     differences = all_differences(measured, draws, lambda part, _: progress(total + part, 2 * total))
     return Comparison(
         title=title,
-        images=len(ground_truth.image_ids),
+        images=images,
         objects=sum(ground_truth.objects_per_class()),
         classes=ground_truth.class_names,
-        resampling=Resampling(resamples, seed),
+        resampling=resampling,
         arms=summaries,
         differences=differences,
-        verdict=verdict(summaries, differences, images=len(ground_truth.image_ids)),
+        verdict=verdict(summaries, differences, images=images, groups=resampling.groups, missing=missing),
         recall_grid=RECALL_GRID,
         false_positive_grid=FALSE_POSITIVE_GRID,
+        missing=tuple(missing),
     )
 
 

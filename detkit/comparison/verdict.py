@@ -2,20 +2,37 @@
 
 from collections.abc import Sequence
 
-from detkit.evaluation.compared_metrics import COMPARED_METRICS, PAIR_METRIC, ComparedMetric
-from detkit.evaluation.comparison_results import Arm, Difference, lead, ranking
+from detkit.evaluation.compared_metrics import COMMON_RECALL, COMPARED_METRICS, PAIR_METRIC, ComparedMetric
+from detkit.evaluation.comparison_results import (
+    EQUAL_COMPUTE,
+    Arm,
+    Difference,
+    Lead,
+    MissingRun,
+    lead,
+    off_mean_compute,
+    ranking,
+)
 
-EQUAL_COMPUTE = 0.02
-"""Runs whose compute differs by less than this share of the mean are equal: they stop on whole steps."""
+LEAST_TOLD = 0.005
+"""Recalls nearer to the usual one than this are taken for it."""
 
 
-def verdict(arms: Sequence[Arm], differences: Sequence[Difference], *, images: int) -> tuple[str, ...]:
-    """The width of the intervals, the leader, which pairs differ, and whether compute was equal."""
+def verdict(
+    arms: Sequence[Arm],
+    differences: Sequence[Difference],
+    *,
+    images: int,
+    groups: int | None = None,
+    missing: Sequence[MissingRun] = (),
+) -> tuple[str, ...]:
+    """What is missing, the width of the intervals, the leader, which pairs differ, and whether compute was equal."""
     main = COMPARED_METRICS[0]
     sentences = [_compute(arms)]
     if len(arms) > 1:
+        seen = f"{images} images" if groups is None else f"{images} images in {groups} groups"
         sentences = [
-            _width(arms, _of(differences, main), main, images),
+            _width(_of(differences, main), main, seen),
             _leader(arms, _of(differences, main), main),
             _pairs(arms, _of(differences, main), main, main.words),
             _pairs(
@@ -23,7 +40,7 @@ def verdict(arms: Sequence[Arm], differences: Sequence[Difference], *, images: i
             ),
             *sentences,
         ]
-    return tuple(sentence for sentence in sentences if sentence)
+    return tuple(sentence for sentence in (_missing(missing), *sentences) if sentence)
 
 
 def listed(words: Sequence[str]) -> str:
@@ -35,8 +52,21 @@ def _of(differences: Sequence[Difference], metric: ComparedMetric) -> list[Diffe
     return [difference for difference in differences if difference.metric == metric.name]
 
 
-def _width(arms: Sequence[Arm], differences: list[Difference], metric: ComparedMetric, images: int) -> str:
-    seeds = sorted({len(difference.seeds) for difference in differences})
+def _missing(missing: Sequence[MissingRun]) -> str:
+    """An arm whose unlucky seeds do not come to an end would look better than it is."""
+    if not missing:
+        return ""
+    seeds: dict[str, list[str]] = {}
+    for one in missing:
+        seeds.setdefault(one.arm, []).append(str(one.seed))
+    runs = [f"{arm} (seed{'s' if len(some) > 1 else ''} {', '.join(some)})" for arm, some in seeds.items()]
+    return f"Runs that are not finished, or failed, are not in these numbers: {listed(runs)}."
+
+
+def _width(differences: list[Difference], metric: ComparedMetric, seen: str) -> str:
+    seeds = sorted({len(difference.seeds) for difference in differences if difference.seeds})
+    if not seeds:
+        return "No two arms have a finished seed in common, so that none can be compared."
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     widths = sorted(
         difference.high - difference.low
@@ -51,7 +81,7 @@ def _width(arms: Sequence[Arm], differences: list[Difference], metric: ComparedM
     alone = " One seed says nothing about other seeds." if seeds[0] == 1 else ""
     plural = "s" if seeds[-1] > 1 else ""
     return (
-        f"How sure this is: with {count} seed{plural} and {images} images, the 95 % intervals of differences in "
+        f"How sure this is: with {count} seed{plural} and {seen}, the 95 % intervals of differences in "
         f"{metric.words} are {spread} points wide.{alone}"
     )
 
@@ -65,18 +95,26 @@ def _leader(arms: Sequence[Arm], differences: list[Difference], metric: Compared
     ends = ""
     if estimate.low is not None and estimate.high is not None:
         ends = f" ({metric.text(estimate.low)} to {metric.text(estimate.high)})"
-    own = [difference for difference in differences if first.name in (difference.first, difference.second)]
-    beaten = [lead(one, metric).worse for one in own if one.shown and lead(one, metric).better == first.name]
-    others = [one.second if one.first == first.name else one.first for one in own]
-    rest = [name for name in others if name not in beaten]
+    own = [one for one in differences if first.name in (one.first, one.second) and one.value is not None]
+    shown = [lead(one, metric) for one in own if one.shown]
+    beaten = [one.worse for one in shown if one.better == first.name]
+    # Pairs are compared on the seeds that both have, means are of all seeds.
+    ahead = [one.better for one in shown if one.worse == first.name]
+    others = [one.second if one.first == first.name else one.first for one in own if not one.shown]
     parts = [
         f"It beats {listed(beaten)}" if beaten else "",
-        f"{'no' if beaten else 'No'} difference is shown to {listed(rest)}" if rest else "",
+        f"on the seeds that both have, {listed(ahead)} {_verb('beat', ahead)} it" if ahead else "",
+        f"no difference is shown to {listed(others)}" if others else "",
     ]
+    told = "; ".join(part for part in parts if part)
     return (
-        f"{first.name} has the highest {metric.words}, {metric.text(estimate.value)} points{ends}. "
-        f"{'; '.join(part for part in parts if part)}."
+        f"{first.name} has the highest {metric.words}, {metric.text(estimate.value)} points{ends}."
+        f"{f' {told[0].upper()}{told[1:]}.' if told else ''}"
     )
+
+
+def _verb(verb: str, names: Sequence[str]) -> str:
+    return verb if len(names) > 1 else f"{verb}s"
 
 
 def _pairs(arms: Sequence[Arm], differences: list[Difference], metric: ComparedMetric, heading: str) -> str:
@@ -87,11 +125,9 @@ def _pairs(arms: Sequence[Arm], differences: list[Difference], metric: ComparedM
     parts = []
     for loser in dict.fromkeys(told.worse for told in shown):
         winners = [told for told in shown if told.worse == loser]
-        names = listed([f"{told.better} (by {metric.text(told.value)})" for told in winners])
-        verb = "beat" if metric.higher_is_better else "make fewer than"
-        if len(winners) == 1:
-            verb = verb.replace("beat", "beats").replace("make", "makes")
-        parts.append(f"{names} {verb} {loser}")
+        names = [f"{told.better} (by {metric.text(told.value)}{_at(told)})" for told in winners]
+        verb = _verb("beat", names) if metric.higher_is_better else f"{_verb('make', names)} fewer than"
+        parts.append(f"{listed(names)} {verb} {loser}")
     left = [difference for difference in differences if not difference.shown]
     doubtful = sum(difference.leaves_out_zero for difference in left)
     chance = (
@@ -107,17 +143,22 @@ def _pairs(arms: Sequence[Arm], differences: list[Difference], metric: ComparedM
     return f"{heading}: {'; '.join(parts)}.{rest}"
 
 
+def _at(told: Lead) -> str:
+    """Where false positives are compared, if one of the two does not reach the usual recall."""
+    low = told.recall is not None and told.recall < COMMON_RECALL - LEAST_TOLD
+    return f" at recall {told.recall:.2g}" if low else ""
+
+
 def _compute(arms: Sequence[Arm]) -> str:
     """Whether all runs spent the same, and what mining took of it."""
-    totals = {(arm.name, run.seed): sum(run.compute.values()) for arm in arms for run in arm.runs}
-    if not totals or not (mean := sum(totals.values()) / len(totals)):
+    farthest = off_mean_compute(arms)
+    if farthest is None:
         return "Compute was not recorded, so equal compute cannot be checked."
-    (name, seed), total = max(totals.items(), key=lambda item: abs(item[1] - mean))
-    share = total / mean - 1
+    arm, run, share = farthest
     if abs(share) < EQUAL_COMPUTE:
         within = f", to within {100 * abs(share):.1f} %" if abs(share) >= 0.0005 else ""
         return f"Every run spent the same compute, mining included{within}."
     return (
-        f"Compute was not equal: {name} with seed {seed} spent {100 * abs(share):.0f} % "
+        f"Compute was not equal: {arm.name} with seed {run.seed} spent {100 * abs(share):.0f} % "
         f"{'more' if share > 0 else 'less'} than the mean of all runs."
     )

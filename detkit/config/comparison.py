@@ -1,5 +1,6 @@
 """A comparison: arms that differ in a few keys of one experiment, and the seeds that each is trained with."""
 
+from itertools import combinations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -37,8 +38,11 @@ class ComparisonConfig(Section):
     """What the verdict is read on, all together."""
     threads: Count = 1
     """Of each run on a CPU. Rounding follows it, so that the same number gives the same results anywhere."""
-    resamples: Count = 2000
+    resamples: Count = 10_000
     """Of the bootstrap that gives the intervals."""
+    groups: str | None = None
+    """A key of the images in the annotations, as ``video``: those that share its value are alike, and are resampled
+    together."""
     pictures: Amount = 8
     """Images shown under every arm."""
     gallery: Amount = 12
@@ -67,8 +71,25 @@ class ComparisonConfig(Section):
         least = 40 * pairs
         if self.resamples < least:
             raise ValueError(
-                f"resamples: {self.resamples} can show no difference among {pairs} pairs of arms; take {least} or more"
+                f"resamples: {self.resamples} can show no difference among {pairs} pairs of arms; take {least} or "
+                f"more, better {10 * least}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_have_a_seed(self) -> "ComparisonConfig":
+        for first, second in combinations(self.arms, 2):
+            if not set(self.seeds_of(first)) & set(self.seeds_of(second)):
+                raise ValueError(
+                    f"arms: {first.name!r} and {second.name!r} have no seed in common, so that they cannot be compared"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _names_can_be_printed(self) -> "ComparisonConfig":
+        for name in (self.title, *(arm.name for arm in self.arms)):
+            if not name.isprintable():
+                raise ValueError(f"{name!r}: has a character that cannot be printed")
         return self
 
     def seeds_of(self, arm: ComparedArm) -> list[int]:

@@ -95,7 +95,10 @@ class DetectionDataset(Dataset[Sample]):
             image, boxes, kept, affine = self.transform(
                 image, annotations.boxes[rows], sample_seed(self.seed, key), crowd
             )
-            tracked = tracked_target(annotations.image_ids[index], affine) if self.tracked else None
+            tracked = None
+            if self.tracked:
+                shapes = image.shape, (height, width)
+                tracked = tracked_target(annotations.image_ids[index], affine, *shapes)
         except ConfigError as error:
             raise ConfigError(f"{error} (image {file_name}, epoch {key.epoch})") from error
         crowd = crowd[kept]
@@ -116,12 +119,15 @@ class DetectionDataset(Dataset[Sample]):
         )
 
 
-def tracked_target(image_id: int, affine: np.ndarray | None) -> Target:
+def tracked_target(
+    image_id: int, affine: np.ndarray | None, shape: Sequence[int], original: Sequence[int]
+) -> Target:
     """What a target tells of where it comes from.
 
     Args:
         image_id: of the image.
         affine: takes the pixels of its file to those of the sample, float64 [2, 3].
+        shape, original: (height, width) of the sample and of the file.
 
     Raises:
         ConfigError: there is no such map.
@@ -134,6 +140,8 @@ def tracked_target(image_id: int, affine: np.ndarray | None) -> Target:
     return {  # type: ignore[typeddict-item]
         "image_id": torch.tensor(image_id, dtype=torch.int64),
         "to_canvas": torch.from_numpy(affine),
+        "size": torch.tensor([shape[1], shape[0]], dtype=torch.float32),
+        "original_size": torch.tensor([original[1], original[0]], dtype=torch.float32),
     }
 
 

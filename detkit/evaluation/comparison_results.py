@@ -24,6 +24,8 @@ from detkit.evaluation.compared_metrics import ComparedMetric
 from detkit.files import read_json, write_json
 
 FORMAT_VERSION = 1
+EQUAL_COMPUTE = 0.02
+"""Runs whose compute differs by less than this share of the mean are equal: they stop on whole steps."""
 COMPUTE_UNIT = "forward passes per canvas pixel (forward 1, backward 2)"
 
 Metrics = dict[str, float | None]
@@ -85,6 +87,8 @@ class HardNegative:
     """What the detector took it for."""
     score: float
     round: int
+    of_pool: bool = False
+    """It was cut from an image of the pool."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,14 @@ class Run:
     curves: Curves
     rounds: tuple[MiningRound, ...] = ()
     hardest: tuple[HardNegative, ...] = ()
+
+
+@dataclass(frozen=True)
+class MissingRun:
+    """One that was planned and is not finished, or failed."""
+
+    arm: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -167,6 +179,8 @@ class Lead:
     """By how much it is better: 0 or more."""
     low: float | None
     high: float | None
+    recall: float | None
+    """Of ``fppi_at_common_recall``."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +236,8 @@ class Resampling:
 
     resamples: int
     seed: int
+    groups: int | None = None
+    """Of images that are not independent, which were drawn together; None where images were drawn."""
 
 
 @dataclass(frozen=True)
@@ -246,8 +262,22 @@ class Comparison:
     config: str = ""
     """The comparison's own configuration."""
     versions: dict[str, str] = field(default_factory=dict)
+    """That the runs were made with."""
+    splits: tuple[str, ...] = ()
+    """What was measured on."""
+    missing: tuple[MissingRun, ...] = ()
     compute_unit: str = COMPUTE_UNIT
     format_version: int = FORMAT_VERSION
+
+
+def off_mean_compute(arms: Sequence[Arm]) -> tuple[Arm, Run, float] | None:
+    """The run whose compute is farthest from the mean of all, and by which share of it; None where none is recorded."""
+    totals = [(arm, run, sum(run.compute.values())) for arm in arms for run in arm.runs]
+    mean = sum(total for _, _, total in totals) / len(totals) if totals else 0.0
+    if not mean:
+        return None
+    arm, run, total = max(totals, key=lambda one: abs(one[2] - mean))
+    return arm, run, total / mean - 1
 
 
 def lead(difference: Difference, metric: ComparedMetric) -> Lead:
@@ -258,7 +288,7 @@ def lead(difference: Difference, metric: ComparedMetric) -> Lead:
         names = names[::-1]
     if value < 0:
         value, low, high = -value, _negative(high), _negative(low)
-    return Lead(*names, value, low, high)
+    return Lead(*names, value, low, high, difference.recall)
 
 
 def ranking(arms: Sequence[Arm], metric: ComparedMetric) -> list[Arm]:

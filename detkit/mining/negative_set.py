@@ -10,7 +10,9 @@ so on.
 
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +23,11 @@ from detkit.files import written_whole
 
 FORMAT = "detkit negatives"
 FORMAT_VERSION = 1
+
+
+def real_paths(files: np.ndarray) -> np.ndarray:
+    """Of files [N], each as it is known without links and relative parts: str [N]."""
+    return np.array([os.path.realpath(file) for file in files.tolist()], dtype=str)
 
 
 class _Rows:
@@ -71,6 +78,21 @@ class MinedCrops(_Rows):
 
     def __post_init__(self) -> None:
         self._check()
+
+    @cached_property
+    def real_sources(self) -> np.ndarray:
+        """The source of each, however rounds were told its folder: str [N]."""
+        return real_paths(self.sources)
+
+    def touching(self, places: Sequence[tuple[str, Sequence[float]]]) -> np.ndarray:
+        """Which crops share a pixel or more with one of these boxes, xyxy in pixels of their file: bool [N]."""
+        found = np.zeros(len(self), dtype=bool)
+        left, top, right, bottom = self.windows.T
+        for file, (x1, y1, x2, y2) in places:
+            across = np.minimum(right, x2) - np.maximum(left, x1)
+            down = np.minimum(bottom, y2) - np.maximum(top, y1)
+            found |= (np.minimum(across, down) >= 1) & (self.real_sources == os.path.realpath(file))
+        return found
 
     @staticmethod
     def none() -> "MinedCrops":

@@ -19,6 +19,7 @@ from detkit.data.transforms import Transform
 from detkit.errors import ConfigError, DataError
 from detkit.evaluation import GroundTruth, read_ground_truth
 from detkit.evaluation.detection_errors import IgnoreRegions
+from detkit.mining.negative_set import real_paths
 from detkit.structures import Target
 
 PoolState = Literal["annotated", "verified-empty", "unverified"]
@@ -61,6 +62,11 @@ class Pool:
     def files(self) -> np.ndarray:
         """The paths of the images, str [I]."""
         return np.array([str(self.folder / name) for name in self.names.tolist()])
+
+    @cached_property
+    def real_files(self) -> np.ndarray:
+        """The paths of the images, however the folder was told: str [I]."""
+        return real_paths(self.files)
 
     def part(self, index: int, count: int) -> range:
         """The images of one of ``count`` equal parts; each image is in one part, and a part is spread over the pool.
@@ -120,6 +126,11 @@ class Pool:
         ]
         image_ids = np.array([image_id for image_id, of_image in found for _ in of_image], dtype=np.int64)
         return IgnoreRegions(image_ids, np.concatenate([np.zeros((0, 4)), *(one for _, one in found)]))
+
+    def files_of(self, regions: IgnoreRegions) -> list[tuple[str, list[float]]]:
+        """The file and box of each region."""
+        files = self.files[self.places_of(regions.image_ids)].tolist()
+        return list(zip(files, regions.boxes.tolist(), strict=True))
 
     def places_of(self, image_ids: np.ndarray) -> np.ndarray:
         """The place in the pool of each image id, which must be one of its own: int64 [N]."""
@@ -266,7 +277,9 @@ class PoolDataset(Dataset[Sample]):
             image, regions, _, affine = self.transform(
                 original, ignored.astype(np.float32), sample_seed(self.seed, key), crowd
             )
-            tracked = tracked_target(tracked_id(key.image), affine) if self.tracked else None
+            tracked = None
+            if self.tracked:
+                tracked = tracked_target(tracked_id(key.image), affine, image.shape, original.shape)
         except ConfigError as error:
             raise ConfigError(f"{error} (image {self.pool.files[key.image]}, epoch {key.epoch})") from error
         target = Target(

@@ -1,7 +1,8 @@
 """Detections in an unverified pool that score so high that they may be objects nobody marked: for a person to look at.
 
 The list is a COCO file, so that any labelling tool shows it: ``info`` (with ``format`` "detkit quarantine" and
-``format_version`` 1), the images with a suspect (names start from the pool's folder), an annotation for each suspect
+``format_version`` 1), the images with a suspect (names start from the pool's folder; ``sha256``, the first 16 digits of
+the file's, tells them from others of that name), an annotation for each suspect
 (with its ``score``, its ``round``, and ``iscrowd`` 1, which makes it a region to ignore), and the categories. Nothing
 on the list is ever a negative. A person takes the images with objects out of the pool, or gives them boxes.
 """
@@ -14,7 +15,7 @@ import numpy as np
 
 from detkit.errors import DataError
 from detkit.evaluation.detection_errors import IgnoreRegions
-from detkit.files import read_json, write_json
+from detkit.files import read_json, sha256_of, write_json
 from detkit.mining.candidates import Candidate
 from detkit.mining.pool import Pool
 
@@ -38,25 +39,29 @@ def write_quarantine(
         DataError: the file there is no such list.
     """
     tree = _read(path) if path.exists() else {"images": [], "annotations": []}
-    shown = {image["id"]: image for image in tree["images"]}
-    image_of = {image["file_name"]: image for image in tree["images"]}
-    mine = set(pool.names.tolist())
-    rows = [(shown[row["image_id"]]["file_name"], row) for row in tree["annotations"]]
-    rows = [(file, row) for file, row in rows if row.get("round") != number or file not in mine]
+    mine = _places(tree, pool)
+    image_of = {_key(image): image for image in tree["images"]}
+    key_of = {image["id"]: _key(image) for image in tree["images"]}
+    rows = [
+        (key_of[row["image_id"]], row)
+        for row in tree["annotations"]
+        if row.get("round") != number or row["image_id"] not in mine
+    ]
     for suspect in suspects:
-        file = str(pool.names[suspect.image])
         height, width = sizes[suspect.image]
-        image_of.setdefault(file, {"file_name": file, "width": width, "height": height})
-        rows.append((file, _annotation(suspect, number)))
-    ids = {file: id_ for id_, file in enumerate(dict.fromkeys(file for file, _ in rows), start=1)}
+        image = {"file_name": str(pool.names[suspect.image]), "width": width, "height": height}
+        image["sha256"] = sha256_of(pool.files[suspect.image])[:16]
+        image_of.setdefault(_key(image), image)
+        rows.append((_key(image), _annotation(suspect, number)))
+    ids = {key: id_ for id_, key in enumerate(dict.fromkeys(key for key, _ in rows), start=1)}
     names = zip(pool.ground_truth.category_ids, pool.ground_truth.class_names, strict=True)
     write_json(
         path,
         {
             "info": {"format": FORMAT, "format_version": FORMAT_VERSION},
-            "images": [{**image_of[file], "id": id_} for file, id_ in ids.items()],
+            "images": [{**image_of[key], "id": id_} for key, id_ in ids.items()],
             "annotations": [
-                {**row, "id": id_, "image_id": ids[file]} for id_, (file, row) in enumerate(rows, start=1)
+                {**row, "id": id_, "image_id": ids[key]} for id_, (key, row) in enumerate(rows, start=1)
             ],
             "categories": [{"id": id_, "name": name} for id_, name in names],
         },
@@ -72,17 +77,27 @@ def quarantined_regions(path: Path, pool: Pool, *, before: int) -> IgnoreRegions
     if not path.exists():
         return IgnoreRegions.none()
     tree = _read(path)
-    file_of = {image["id"]: image["file_name"] for image in tree["images"]}
-    place = {file: index for index, file in enumerate(pool.names.tolist())}
-    rows = [
-        row
-        for row in tree["annotations"]
-        if row.get("round", 0) < before and file_of[row["image_id"]] in place
-    ]
-    places = [place[file_of[row["image_id"]]] for row in rows]
+    mine = _places(tree, pool)
+    rows = [row for row in tree["annotations"] if row.get("round", 0) < before and row["image_id"] in mine]
+    places = [mine[row["image_id"]] for row in rows]
     boxes = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return IgnoreRegions(pool.ground_truth.image_ids[places].astype(np.int64), boxes)
+
+
+def _places(tree: dict[str, Any], pool: Pool) -> dict[int, int]:
+    """The place in the pool of the images of a list, by their id there: those that are the pool's, and no others."""
+    place = {name: index for index, name in enumerate(pool.names.tolist())}
+    return {
+        image["id"]: place[image["file_name"]]
+        for image in tree["images"]
+        if image["file_name"] in place
+        and image.get("sha256") in (None, sha256_of(pool.files[place[image["file_name"]]])[:16])
+    }
+
+
+def _key(image: dict[str, Any]) -> tuple[str, str | None]:
+    return image["file_name"], image.get("sha256")
 
 
 def _annotation(suspect: Candidate, number: int) -> dict[str, Any]:

@@ -10,7 +10,6 @@ that was interrupted anywhere and is done again ends as if it had not been. A ro
 """
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from detkit.console import warn
 from detkit.errors import ConfigError
+from detkit.evaluation.detection_errors import IgnoreRegions
 from detkit.evaluation.review_marks import NO_MARKS, ReviewMarks
 from detkit.files import write_json
 from detkit.mining.candidates import Candidate, holds
@@ -203,8 +203,10 @@ def begin(told: MiningRound, *, resume: bool, overwrite: bool) -> None:
         )
     for name in (SUMMARY, NEGATIVES, MANIFEST, SCAN):
         (told.folder / name).unlink(missing_ok=True)
-    for crop in told.crops.glob(f"{told.prefix}-*"):
-        crop.unlink()
+    # Those too that a kill left half written.
+    for pattern in (f"{told.prefix}-*", f".{told.prefix}-*.part"):
+        for crop in told.crops.glob(pattern):
+            crop.unlink()
 
 
 def _folder(root: Path, label: str, number: int) -> Path:
@@ -245,12 +247,17 @@ def _scan(told: MiningRound) -> Scan:
         settings=told.settings,
         input_size=told.source.input_size,
         identity=told.identity,
-        ignore=ignored_regions(
-            pool, quarantined_regions(told.quarantine, pool, before=told.number), told.marks
-        ),
+        ignore=_ignored(told),
         known=told.negatives.crops,
         accepted=told.marks.boxes("accepted"),
     )
+
+
+def _ignored(told: MiningRound) -> IgnoreRegions:
+    """What is neither object nor background in the pool, as the rounds before and a person say."""
+    pool = told.source.pool
+    suspects = quarantined_regions(told.quarantine, pool, before=told.number)
+    return ignored_regions(pool, suspects, told.marks)
 
 
 def _above(candidate: Candidate, threshold: float) -> Candidate:
@@ -275,7 +282,7 @@ def _record(
     new = _as_crops(told, [candidates[row] for row in kept], windows[kept], hashes, writer)
     negatives = told.negatives.with_scores(_latest_scores(told, lines))
     suspects = [candidate for candidate in candidates if candidate.decision == Decision.QUARANTINED]
-    negatives, doubtful = negatives.without(_holding(negatives.crops, _doubts(told, suspects)))
+    negatives, doubtful = negatives.without(negatives.crops.touching(_doubts(told, suspects)))
     negatives, evicted = negatives.with_crops(new)
     no_room = f"easier than all of a full set of {negatives.capacity}"
     old = evicted.select(~np.isin(evicted.files, new.files))
@@ -315,30 +322,15 @@ def _left(told: MiningRound, crops: Mapping[str, MinedCrops]) -> list[dict[str, 
 
 
 def _doubts(told: MiningRound, suspects: Sequence[Candidate]) -> list[tuple[str, Sequence[float]]]:
-    """The file and box of all that this round sets aside, and of all that a person rejected."""
+    """The file and box of all that this round or one before it sets aside, and of all that a person rejected.
+
+    Those of earlier rounds again, for a round that was undone has put back the crops that it took out.
+    """
     pool = told.source.pool
-    rejected = told.marks.boxes("rejected")
     return [
         *((str(pool.files[suspect.image]), suspect.box) for suspect in suspects),
-        *((str(pool.folder / name), box) for name, boxes in rejected.items() for box in boxes.tolist()),
+        *pool.files_of(_ignored(told)),
     ]
-
-
-def _holding(crops: MinedCrops, doubts: Sequence[tuple[str, Sequence[float]]]) -> np.ndarray:
-    """Which crops share a pixel with one of these places, bool [N]: never negatives again."""
-    found = np.zeros(len(crops), dtype=bool)
-    if not doubts:
-        return found
-    # Rounds may be told the same folder in other words.
-    sources = np.array([os.path.realpath(file) for file in crops.sources.tolist()], dtype=object)
-    for file, (x1, y1, x2, y2) in doubts:
-        left, top, right, bottom = crops.windows.T
-        found |= (
-            (sources == os.path.realpath(file))
-            & (np.maximum(left, x1) < np.minimum(right, x2))
-            & (np.maximum(top, y1) < np.minimum(bottom, y2))
-        )
-    return found
 
 
 def _windows_in_source(candidates: Sequence[Candidate], lines: Sequence[ScannedImage]) -> np.ndarray:
@@ -381,8 +373,8 @@ def _latest_scores(told: MiningRound, lines: Sequence[ScannedImage]) -> np.ndarr
     """
     crops = told.negatives.crops
     scores = crops.scores.copy()
-    found = {str(told.source.pool.files[line.image]): line.candidates for line in lines}
-    for row, source in enumerate(crops.sources.tolist()):
+    found = {str(told.source.pool.real_files[line.image]): line.candidates for line in lines}
+    for row, source in enumerate(crops.real_sources.tolist()):
         if source in found:
             boxes = np.array([candidate.box for candidate in found[source]]).reshape(-1, 4)
             inside = holds(crops.windows[row : row + 1], boxes)[0]

@@ -123,7 +123,7 @@ class _Sorter:
 
     def __init__(self, scan: Scan) -> None:
         self.scan = scan
-        self.windows = _by_image(scan.known.windows, scan.known.sources, scan.pool.files)
+        self.windows = _by_image(scan.known.windows, scan.known.real_sources, scan.pool.real_files)
         self.ignored = _by_image(scan.ignore.boxes, scan.ignore.image_ids, scan.pool.ground_truth.image_ids)
 
     def lines_of(self, detected: DetectedImages) -> Iterator[ScannedImage]:

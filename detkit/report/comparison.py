@@ -9,7 +9,14 @@ from typing import Any
 from markupsafe import Markup
 
 from detkit.evaluation.compared_metrics import COMPARED_METRICS, PAIR_METRIC
-from detkit.evaluation.comparison_results import Arm, Comparison, ranking, read_comparison
+from detkit.evaluation.comparison_results import (
+    EQUAL_COMPUTE,
+    Arm,
+    Comparison,
+    off_mean_compute,
+    ranking,
+    read_comparison,
+)
 from detkit.files import write_text
 from detkit.report.colours import css_classes, css_variables, line_class, line_key
 from detkit.report.comparison_charts import charts
@@ -19,8 +26,6 @@ from detkit.report.page import page_environment
 
 GALLERY, ALL_GALLERIES = 12, 36
 """Crops that are shown of each arm, the hardest, and of all arms together."""
-EQUAL_COMPUTE = 0.02
-"""The page speaks of equal compute where no run differs from the mean by this share or more."""
 
 
 def write_report(folder: str | PathLike, path: str | PathLike | None = None) -> Path:
@@ -61,6 +66,7 @@ def render(comparison: Comparison, folder: Path) -> str:
         table=_metrics_table(comparison),
         families=_families(comparison),
         equal_compute=_equal_compute(comparison),
+        several_seeds=max(len(arm.runs) for arm in comparison.arms) > 1,
         compute=[_compute_row(arm) for arm in comparison.arms],
         mining=_mining(comparison, folder),
         pictures=_pictures(comparison, folder),
@@ -119,9 +125,8 @@ def _compute_row(arm: Arm) -> dict[str, Any]:
 
 
 def _equal_compute(comparison: Comparison) -> bool:
-    totals = [sum(run.compute.values()) for arm in comparison.arms for run in arm.runs]
-    mean = _mean(totals)
-    return mean > 0 and all(abs(total / mean - 1) < EQUAL_COMPUTE for total in totals)
+    farthest = off_mean_compute(comparison.arms)
+    return farthest is not None and abs(farthest[2]) < EQUAL_COMPUTE
 
 
 def _mining(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:

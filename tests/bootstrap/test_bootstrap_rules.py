@@ -80,8 +80,14 @@ def test_bootstrapping_goes_on_where_nothing_was_scanned_or_a_round_was_undone()
 
 
 def test_a_scan_costs_the_canvases_of_its_images():
-    assert scan_compute([(100, 200), (128, 256), (1, 1)], stride=32) == 128 * 224 + 128 * 256 + 32 * 32
-    assert scan_compute([], stride=32) == 0
+    sizes = [(100, 200), (128, 256), (1, 1)]
+    assert scan_compute(sizes, stride=32, batch=1) == 128 * 224 + 128 * 256 + 32 * 32
+    assert scan_compute([], stride=32, batch=4) == 0
+
+
+def test_a_scan_costs_the_padding_of_its_batches():
+    upright_and_not = [(640, 480), (480, 640), (480, 640)]
+    assert scan_compute(upright_and_not, stride=32, batch=2) == 2 * 640 * 640 + 480 * 640
 
 
 def test_scans_are_paid_before_steps():

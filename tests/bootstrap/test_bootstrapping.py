@@ -22,8 +22,8 @@ from detkit.training.checkpoint import load_checkpoint
 from detkit.training.resume import clear
 
 CANVAS = 64 * 64
-POOL_CANVASES = (*3 * [48 * 64], *3 * [64 * 64])
-"""Pixels of the smallest canvas for each image of the pool; the stride is 16."""
+POOL_PART = 3 * CANVAS
+"""Of a half of the pool, whose images are 48 x 64 and 64 x 64: looked at together they are padded to the larger."""
 TRAIN, VAL = 22, 8
 """Images of the tiny data set."""
 
@@ -133,12 +133,10 @@ def test_compute_is_three_passes_for_a_step_and_one_for_a_scan_and_for_watching(
 
 def test_the_parts_of_a_pool_take_turns_and_cost_what_their_images_cost(of_pool):
     rounds = of_pool.log("round")
-    parts = [POOL_CANVASES[0::2], POOL_CANVASES[1::2], POOL_CANVASES[0::2]]
     assert [row["part"] for row in rounds] == [0, 1, 0]
     assert [row["scanned"] for row in rounds] == [3, 3, 3]
-    assert [row["charged"] for row in rounds] == [sum(part) for part in parts]
-    assert len(set(map(sum, parts))) == 2
-    charged = sum(map(sum, parts))
+    assert [row["charged"] for row in rounds] == [POOL_PART] * 3
+    charged = 3 * POOL_PART
     assert of_pool.bootstrapping.charge() == charged
     assert of_pool.log("validate")[-1]["compute"] == 3 * CANVAS * 4 * 8 + charged
 
@@ -232,7 +230,7 @@ def test_a_complete_pass_that_finds_hardly_anything_ends_bootstrapping(bootstrap
     # Nothing was found, and so there are no canvases, before the end and after; the run goes on to its end.
     assert not any(run.canvases(step) for step in range(8))
     assert (position.step, position.ended_pauses, position.finished) == (8, 3, True)
-    assert position.compute == 3 * CANVAS * 4 * 8 + sum(POOL_CANVASES)
+    assert position.compute == 3 * CANVAS * 4 * 8 + 2 * POOL_PART
 
 
 @pytest.fixture(scope="module")
@@ -308,8 +306,8 @@ def test_a_run_that_begins_anew_forgets_the_rounds_of_the_one_before(of_train, t
             ("verified-empty", 0.25, 0.5),
             r"crops\.share: 2 canvases .* of data\.background, of which there are 1",
         ),
-        (("verified-empty", 0.99, 0.25), r"data\.background\.share: leaves none of train in a step of 4"),
-        ((None, 0.5, 0.9), r"bootstrap\.crops\.share: leaves none of train in a step of 4"),
+        (("verified-empty", 0.99, 0.25), r"data\.background\.share: leaves 0 of train in a step of 4"),
+        ((None, 0.5, 0.9), r"bootstrap\.crops\.share: leaves 0 of train in a step of 4"),
     ],
 )
 def test_shares_that_leave_no_room(tiny_config, told, shares, message):
@@ -317,6 +315,13 @@ def test_shares_that_leave_no_room(tiny_config, told, shares, message):
     overrides = told(pool=pool, share=share, crops={"sources": ["train"], "share": canvases})
     with pytest.raises(ConfigError, match=message):
         background_counts(load_config(tiny_config, overrides))
+
+
+def test_each_batch_of_a_step_has_an_image_of_train(tiny_config, told):
+    overrides = told(crops={"sources": ["train"], "share": 0.25})
+    few = [*overrides, "training.batch_size=1", "training.accumulate=4"]
+    with pytest.raises(ConfigError, match=r"leaves 3 of train .* each of its 4 batches needs one"):
+        background_counts(load_config(tiny_config, few))
 
 
 def test_a_run_that_is_too_short_for_its_rounds_is_refused(tiny_config, told):

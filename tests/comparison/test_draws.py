@@ -39,6 +39,18 @@ def test_what_two_arms_share_cancels_in_their_difference():
     np.testing.assert_allclose(draws.means(first + 0.3 - first, seeds), 0.3)
 
 
+def test_a_group_is_drawn_with_all_its_images():
+    groups = np.array([0, 1, 1, 2, 0, 1])
+    draws = draw(6, resamples=500, seed=1, groups=groups)
+    assert (draws.images[0] == 1).all()
+    for group in range(3):
+        assert (
+            draws.images[:, groups == group].max(axis=1) == draws.images[:, groups == group].min(axis=1)
+        ).all()
+    assert (draws.images[:, [0, 1, 3]].sum(axis=1) == 3).all()
+    assert len(np.unique(draws.images.sum(axis=1))) > 1
+
+
 def test_one_seed_is_not_resampled():
     values = np.random.default_rng(0).normal(size=(101, 1))
     np.testing.assert_array_equal(draw(IMAGES, resamples=100, seed=0).means(values, (7,)), values[:, 0])
@@ -48,6 +60,22 @@ def test_a_seed_that_cannot_be_measured_leaves_the_resample_unmeasured():
     values = np.ones((11, 2))
     values[4, 1] = np.nan
     assert np.flatnonzero(np.isnan(draw(IMAGES, resamples=10, seed=0).means(values, (1, 2)))).tolist() == [4]
+
+
+@pytest.mark.parametrize(("together", "least", "most"), [(True, 0.9, 0.99), (False, 0, 0.8)])
+def test_frames_of_a_film_are_drawn_together(together, least, most):
+    """Intervals of images drawn one by one hold the truth much less often than they say."""
+    rng = np.random.default_rng(3)
+    groups = np.repeat(np.arange(30), 8)
+    held = 0
+    for trial in range(TRIALS):
+        scores = rng.normal(0, 1, 30)[groups] + rng.normal(0, 1, len(groups))
+        images = draw(
+            len(groups), resamples=RESAMPLES, seed=trial, groups=groups if together else None
+        ).images
+        low, high = interval((images @ scores / images.sum(axis=1))[1:])
+        held += low <= 0 <= high
+    assert least <= held / TRIALS <= most
 
 
 def coverage(seeds: int, seed_spread: float, *, plain: bool = False) -> float:

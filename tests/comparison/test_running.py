@@ -3,6 +3,9 @@
 import json
 import multiprocessing
 import os
+import signal
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,6 +145,35 @@ def test_a_lock_ends_with_its_process(tmp_path):
     assert worker.exitcode == 9
     assert make_runs(tmp_path, tmp_path / "work", PLAN[:1], make)
     assert finished_file(tmp_path, PLAN[0]).exists()
+
+
+def test_a_lock_does_not_live_on_in_what_loads_the_data_of_a_killed_process(tmp_path):
+    context = multiprocessing.get_context("fork")
+    read, write = os.pipe()
+
+    def make_and_fork(planned):
+        if os.fork() == 0:
+            time.sleep(60)
+        os.write(write, str(os.getpid()).encode())
+        time.sleep(60)
+
+    worker = context.Process(
+        target=make_runs, args=(tmp_path, tmp_path / "work", PLAN[:1], make_and_fork), daemon=True
+    )
+    worker.start()
+    assert int(os.read(read, 20)) == worker.pid
+    (loader,) = (
+        int(pid) for pid in Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+    )
+    try:
+        assert make_runs(tmp_path, tmp_path / "work", PLAN[:1], make)
+        assert not finished_file(tmp_path, PLAN[0]).exists()
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join(60)
+        assert make_runs(tmp_path, tmp_path / "work", PLAN[:1], make)
+        assert finished_file(tmp_path, PLAN[0]).exists()
+    finally:
+        os.kill(loader, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(("name", "slug"), [("Random 1:3", "random-1-3"), ("../../etc", "etc"), ("ß", "arm")])

@@ -10,8 +10,9 @@ from detkit.comparison import FinishedArm, FinishedRun, summarise
 from detkit.errors import DataError
 from detkit.evaluation import DetectionTable, GroundTruth, evaluate_boxes
 from detkit.evaluation.compared_metrics import COMPARED_METRICS, FPPI_AT_COMMON_RECALL
-from detkit.evaluation.comparison_results import Comparison, Difference
+from detkit.evaluation.comparison_results import Comparison, Difference, MissingRun
 from detkit.evaluation.detection_curve import detection_curve
+from detkit.evaluation.joining import join_ground_truths, join_tables
 
 TRUTH = simulated_truth(40)
 GOOD, BAD = Eye(separation=1.6, backgrounds=4), Eye(separation=0.5, backgrounds=20)
@@ -177,7 +178,6 @@ def test_progress_is_told_to_the_end():
         ([arm("a", GOOD, (1,)), arm("a", BAD, (1,))], "'a' is there more than once"),
         ([arm("a", GOOD, ())], "has no finished run"),
         ([arm("a", GOOD, (1, 1))], r"seeds \[1, 1\] repeat"),
-        ([arm("a", GOOD, (1, 2)), arm("b", BAD, (3,))], r"no seed in common \(1, 2; 3\)"),
     ],
 )
 def test_arms_that_cannot_be_compared(arms, message):
@@ -210,3 +210,59 @@ def test_one_arm_alone_has_no_differences():
     comparison = compared(arm("a", GOOD), resamples=5)
     assert comparison.differences == ()
     assert comparison.verdict == ("Every run spent the same compute, mining included.",)
+
+
+def test_arms_without_a_common_seed_are_told_as_such_and_the_others_compared():
+    comparison = compared(arm("a", GOOD, (1, 2)), arm("b", BAD, (3,)), arm("c", BAD, (1, 2, 3)))
+    assert len(comparison.differences) == 3 * (len(COMPARED_METRICS) + 1)
+    apart = difference(comparison, "AP50")
+    assert (apart.seeds, apart.value, apart.shown) == ((), None, False)
+    assert apart.sentence == "a and b cannot be compared: they have no finished seed in common."
+    assert difference(comparison, "AP50", "a", "c").seeds == (1, 2)
+    assert "with 1 to 2 seeds and 40 images" in comparison.verdict[0]
+    alone = compared(arm("a", GOOD, (1,)), arm("b", BAD, (2,)))
+    assert alone.verdict[0] == "No two arms have a finished seed in common, so that none can be compared."
+
+
+def test_what_is_missing_comes_first():
+    missing = [MissingRun("a", 2), MissingRun("a", 3), MissingRun("never", 1)]
+    comparison = compared(arm("a", GOOD, (1,)), arm("b", BAD, (1, 2, 3)), missing=missing)
+    assert comparison.verdict[0] == (
+        "Runs that are not finished, or failed, are not in these numbers: a (seeds 2, 3) and never (seed 1)."
+    )
+    assert comparison.missing == tuple(missing)
+
+
+def test_an_arm_that_leads_by_seeds_of_its_own_is_told_to_be_behind_where_both_have_them():
+    """The two seeds that only it has are lucky, and means are of all."""
+    ordinary, better, lucky = (Eye(separation=one, backgrounds=9) for one in (0.8, 1.2, 3.0))
+    leader = FinishedArm("a", "config", [*arm("a", ordinary).runs, *arm("a", lucky, (4, 5, 6, 7, 8, 9)).runs])
+    comparison = compared(leader, arm("b", better))
+    assert comparison.arms[0].estimates["AP50"].value > comparison.arms[1].estimates["AP50"].value
+    assert difference(comparison, "AP50").shown
+    assert comparison.verdict[1].endswith("On the seeds that both have, b beats it.")
+
+
+def test_groups_of_images_that_are_alike_make_intervals_wider():
+    """Every image five times over is no more evidence than once, if they are told to be of one group."""
+    copies = 5
+    count = len(TRUTH.image_ids)
+    truth = join_ground_truths([TRUTH] * copies)
+    single = arm("a", GOOD, (1,)), arm("b", BAD, (1,))
+
+    def copied(run):
+        return replace(run, detections=join_tables([TRUTH] * copies, [run.detections] * copies))
+
+    arms = [FinishedArm(one.name, one.config, [copied(run) for run in one.runs]) for one in single]
+    groups = np.tile(np.arange(count), copies)
+
+    def width(comparison):
+        found = difference(comparison, "AP50")
+        return found.high - found.low
+
+    once = width(compared(*single))
+    grouped = compared(*arms, truth=truth, groups=groups)
+    assert width(grouped) == pytest.approx(once, rel=0.02)
+    assert width(compared(*arms, truth=truth)) < 0.7 * once
+    assert grouped.resampling.groups == count
+    assert f"{copies * count} images in {count} groups" in grouped.verdict[0]

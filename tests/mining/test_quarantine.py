@@ -42,6 +42,18 @@ def test_rounds_add_up_and_one_done_again_replaces_its_own(make_pool, tmp_path):
     assert len(read_coco(path)) == 1
 
 
+def test_another_pools_image_of_the_same_name_is_another(make_pool, write_picture, tmp_path):
+    pool, path = make_pool(state="unverified"), tmp_path / "quarantine.json"
+    write_quarantine(path, pool, [suspect(2, (10.0, 20.0, 30.0, 50.0))], SIZES, 1)
+    write_picture(pool.folder / "002.png", seed=77)
+    assert len(quarantined_regions(path, pool, before=2)) == 0
+    write_quarantine(path, pool, [suspect(2, (5.0, 5.0, 9.0, 9.0))], SIZES, 1)
+    assert quarantined_regions(path, pool, before=2).boxes.tolist() == [[5, 5, 9, 9]]
+    coco = read_coco(path)
+    assert coco.file_names.tolist() == ["002.png", "002.png"]
+    assert coco.boxes.tolist() == [[10, 20, 30, 50], [5, 5, 9, 9]]
+
+
 def test_what_is_no_list_is_refused(make_pool, tmp_path):
     path = tmp_path / "quarantine.json"
     path.write_text('{"images": [], "annotations": [], "categories": []}')

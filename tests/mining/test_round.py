@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -250,6 +251,28 @@ def test_what_turns_out_to_be_a_suspect_is_taken_out_of_the_set(make_round):
     assert [image["file_name"] for image in coco["images"]] == second.negatives.crops.files.tolist()
 
 
+def test_a_crop_that_a_suspect_took_out_does_not_come_back_when_its_round_is_undone(make_round):
+    first = mine(make_round([(2, [5, 5, 20, 20], 0.3), (3, [5, 5, 20, 20], 0.4)], (), state="unverified"))
+    told = {"state": "unverified", "negatives": first.negatives}
+    suspected = mine(make_round([(2, [8, 8, 22, 22], 0.95)], (), number=2, **told))
+    assert len(suspected.negatives.crops) == 1
+    # Round 2 is undone: the next one begins with the set of round 1 again, and the list knows the place.
+    third = make_round([(2, [8, 8, 22, 22], 0.95)], (), number=3, **told)
+    assert mine(third).negatives.crops.sources.tolist() == [str(third.source.pool.files[3])]
+
+
+def test_a_place_is_known_however_the_folder_is_told(make_round, monkeypatch):
+    detections = [(0, [5, 5, 25, 25], 0.5)]
+    first = mine(make_round(detections, ()))
+    told = make_round([(0, [5, 5, 25, 25], 0.4)], (), number=2, negatives=first.negatives)
+    pool = told.source.pool
+    monkeypatch.chdir(pool.folder.parent)
+    told = replace(told, source=replace(told.source, pool=replace(pool, folder=Path(pool.folder.name))))
+    second = mine(told)
+    assert second.summary["decisions"] == {"known": 1}
+    assert second.negatives.crops.scores.tolist() == pytest.approx([0.4])
+
+
 def test_a_round_that_was_begun_is_not_begun_again_by_mistake(make_round):
     told = make_round()
     begin(told, resume=False, overwrite=False)
@@ -258,6 +281,7 @@ def test_a_round_that_was_begun_is_not_begun_again_by_mistake(make_round):
         begin(told, resume=False, overwrite=False)
     begin(told, resume=True, overwrite=False)
     assert (told.folder / "scan.jsonl").exists()
+    (told.crops / ".round001-1.png.x.part").write_bytes(b"left by a kill")
     begin(told, resume=False, overwrite=True)
     assert list(told.folder.iterdir()) == list(told.crops.iterdir()) == []
 

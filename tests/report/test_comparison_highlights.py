@@ -56,11 +56,21 @@ def test_one_arm_leads_nobody(comparison):
     assert highlights(replace(comparison, arms=comparison.arms[:1])) == []
 
 
-def test_an_arm_that_is_beaten_in_a_pair_does_not_count_it(comparison):
+def test_an_arm_that_is_beaten_on_common_seeds_is_told_so(comparison):
     first = highlights(comparison)[0].arm
     other = next(arm.name for arm in comparison.arms if arm.name != first)
     lost = _shown(comparison, "AP50", {first, other})
     turned = tuple(
         replace(one, value=-one.value, low=None, high=None) if one.shown else one for one in lost.differences
     )
-    assert highlights(replace(lost, differences=turned))[0].standing == "no difference shown to any other arm"
+    standing = highlights(replace(lost, differences=turned))[0].standing
+    assert standing == f"but behind {other} on the seeds that both have"
+
+
+def test_fewer_false_positives_at_the_little_that_another_arm_finds_are_not_counted(comparison):
+    first = highlights(comparison)[1].arm
+    other = next(arm.name for arm in comparison.arms if arm.name != first)
+    shown = _shown(comparison, "fppi_at_common_recall", {first, other})
+    low = tuple(replace(one, recall=0.3) if one.shown else one for one in shown.differences)
+    assert highlights(shown)[1].standing == "a difference is shown to 1 of the 3 other arms"
+    assert highlights(replace(shown, differences=low))[1].standing == "no difference shown to any other arm"

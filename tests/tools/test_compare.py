@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,9 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import compare
 
+import detkit
 from detkit.builders.comparison import ComparedArms
-from detkit.comparison.finished import load_finished
+from detkit.comparison.finished import load_finished, save_finished
 from detkit.config import load_comparison, load_config
 from detkit.errors import ConfigError, DataError
 
@@ -171,8 +174,75 @@ def test_a_diverging_run_does_not_keep_the_others_from_being_made(comparison, tm
     identity = load_finished(tmp_path / "finished" / "slow-1.npz")[1]
     assert (identity["precision"], identity["device"]) == ("float32", "cpu")
     assert run(monkeypatch, *command, "--report") == 0
-    config = json.loads((tmp_path / "results.json").read_text())["arms"][0]["config"]
-    assert "learning_rate: 0.002" in config
+    tree = json.loads((tmp_path / "results.json").read_text())
+    assert "learning_rate: 0.002" in tree["arms"][0]["config"]
+    # An arm whose runs fail must not vanish, and neither may seeds that were not asked for.
+    assert tree["missing"] == [
+        {"arm": arm, "seed": seed} for arm, seed in (("fast", 0), ("slow", 0), ("fast", 1))
+    ]
+    missing = "are not in these numbers: fast (seeds 0, 1) and slow (seed 0)."
+    assert missing in tree["verdict"][0]
+    assert missing in " ".join((tmp_path / "report.html").read_text().split())
+
+
+def test_a_run_goes_on_only_as_what_it_was_begun_as(comparison, tmp_path, monkeypatch):
+    """A checkpoint knows its configuration, but not the labels."""
+    told = load_comparison(
+        comparison / "squares.yaml", ["arms=[{name: a}]", "seeds=[0]", f"output={tmp_path}"]
+    )
+    arms = ComparedArms(told, comparison / "squares.yaml", tmp_path / "work")
+    (planned,) = arms.plan()
+    arms.make(planned)
+    corrected = replace(planned, identity={**planned.identity, "annotations": ["0" * 16]})
+    with pytest.raises(
+        DataError, match=r"was begun with another annotations .* remove the folder to begin this run"
+    ):
+        arms.make(corrected)
+    monkeypatch.setattr("detkit.builders.comparison.train", lambda config: None)
+    assert arms.make(planned) is None
+
+
+def test_images_of_a_group_are_resampled_together(comparison, tiny_coco, tmp_path, monkeypatch):
+    command = (comparison / "squares.yaml", f"output={tmp_path}", "--work", tmp_path / "work", "groups=video")
+    command += ("arms=[{name: a}]", "seeds=[0]", "overrides.training.steps=6")
+    with pytest.raises(
+        DataError, match=r"val.json: an image has no 'video'; mend the file, or leave groups out"
+    ):
+        run(monkeypatch, *command)
+    data = shutil.copytree(tiny_coco, tmp_path / "data")
+    tree = json.loads((data / "val.json").read_text())
+    for place, image in enumerate(tree["images"]):
+        image["video"] = f"film {place // 3}"
+    (data / "val.json").write_text(json.dumps(tree))
+    shutil.rmtree(tmp_path / "finished")
+    shutil.rmtree(tmp_path / "work")
+    assert run(monkeypatch, *command, "--data-root", data) == 0
+    assert json.loads((tmp_path / "results.json").read_text())["resampling"]["groups"] == 3
+    assert "3 groups of images that are alike" in " ".join((tmp_path / "report.html").read_text().split())
+
+
+def test_the_pools_photographs_can_be_left_out_afterwards(results, comparison, monkeypatch, tmp_path):
+    shutil.copytree(results, tmp_path / "results")
+    file = tmp_path / "results" / "finished" / "bootstrapped-0.npz"
+    finished, identity = load_finished(file)
+    hardest = [replace(crop, of_pool=place == 0) for place, crop in enumerate(finished.hardest)]
+    save_finished(file, replace(finished, hardest=hardest), identity)
+    command = (comparison / "squares.yaml", f"output={tmp_path / 'results'}", "--report", "--work", tmp_path)
+
+    def shown():
+        tree = json.loads((tmp_path / "results" / "results.json").read_text())
+        return len(tree["arms"][2]["runs"][0]["hardest"])
+
+    assert run(monkeypatch, *command) == 0
+    assert shown() == 3
+    assert run(monkeypatch, *command, "show_pool=false") == 0
+    assert shown() == 2
+
+
+def test_what_runs_were_made_with_is_told(tree):
+    assert tree["versions"]["detkit"] == detkit.__version__
+    assert {"torch", "torchvision", "numpy", "albumentations"} < set(tree["versions"])
+    assert tree["splits"] == ["val"]
 
 
 def test_an_override_of_a_section_leaves_its_other_keys(comparison, tmp_path):
@@ -223,6 +293,12 @@ def test_a_stopped_run_goes_on_and_gives_the_same(results, comparison, tmp_path,
         ("arms=[{name: A 1},{name: a-1}]", "another arm's files would be called a-1 too"),
         ("arms=[{name: a, overrides: {loss.gama: 2}}]", "arm 'a'.*gama: there is no such key"),
         ("splits=[train]", "splits"),
+        ("arms=[{name: a, seeds: [0]},{name: b, seeds: [1]}]", "'a' and 'b' have no seed in common"),
+        ('arms=[{name: "a\\u0007b"}]', "has a character that cannot be printed"),
+        (
+            "arms=[{name: a, overrides: {bootstrap: {crops: {sources: [train]}, lost_recall: 0.1}}}]",
+            "arm 'a': bootstrap.lost_recall: rounds would be undone by what the verdict is read on",
+        ),
         ("resamples=100", "resamples: 100 can show no difference among 3 pairs of arms; take 120 or more"),
         ("experiment=none.yaml", "none.yaml: cannot be read"),
     ],
@@ -241,3 +317,10 @@ def test_scans_that_cost_more_than_the_budget_are_refused(comparison, tmp_path, 
             monkeypatch, comparison / "squares.yaml", f"arms={json.dumps(arms)}", "overrides.training.steps=4",
             f"output={tmp_path}", "--work", tmp_path, "overrides.schedule.warmup_steps=1",
         )  # fmt: skip
+
+
+def test_seeds_that_no_arm_has(comparison, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=r"--seeds: no arm has these; there are \[0, 1\]"):
+        run(
+            monkeypatch, comparison / "squares.yaml", f"output={tmp_path}", "--work", tmp_path, "--seeds", "7"
+        )

@@ -49,7 +49,13 @@ def test_from_a_checkpoint_and_training_images(checkpoint, tiny_coco, tmp_path):
     again = mine(checkpoint, *told, *SMALL, "--round", 2)
     assert "known" in again
     _, rows = read_manifest(tmp_path / "round_002" / "manifest.jsonl")
-    assert not any(row["decision"] == "kept" and row["score"] > 1 for row in rows)
+    windows = [crop["window"] for crop in coco.loadImgs(coco.getImgIds())]
+    sources = [Path(crop["source"]).name for crop in coco.loadImgs(coco.getImgIds())]
+    for row in (row for row in rows if row["decision"] == "kept"):
+        middle = (np.array(row["box"][:2]) + row["box"][2:]) / 2
+        for (x1, y1, x2, y2), source in zip(windows, sources, strict=True):
+            inside = x1 <= middle[0] <= x2 and y1 <= middle[1] <= y2
+            assert not (inside and Path(row["file"]).name == source)
     assert "builds on round 1" in refused(checkpoint, *told, *SMALL, "--overwrite")
 
 

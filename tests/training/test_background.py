@@ -95,7 +95,7 @@ def test_a_picture_of_validation_is_refused(tiny_config, folder, tmp_path):
 @pytest.mark.parametrize(
     ("share", "images", "message"),
     [
-        (0.99, "background", "leaves none of train"),
+        (0.99, "background", "leaves 0 of train"),
         (0.25, "nowhere", "nowhere: there is no such file or folder"),
     ],
 )
