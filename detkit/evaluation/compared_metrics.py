@@ -28,10 +28,13 @@ class ComparedMetric:
     """The heading of its column below that."""
 
     def text(self, value: float | None) -> str:
-        """The value as texts give it: points with one decimal, or a count per image with two."""
+        """The value as texts give it: points with one decimal, or a count per image with two, below .1 with three."""
         if self.higher_is_better:
             return points(value)
-        return "n/a" if value is None else f"{round(value, 2) + 0.0:.2f}"
+        if value is None:
+            return "n/a"
+        digits = 3 if 0 < abs(round(value, 3)) < 0.1 else 2
+        return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def recall_at_name(false_positives_per_image: float) -> str:
