@@ -132,4 +132,9 @@ def test_arms_are_ranked_and_those_without_a_value_come_last():
 def test_texts_of_values():
     more, less = COMPARED_METRICS[0], ComparedMetric("x", "x", higher_is_better=False)
     assert [more.text(value) for value in (0.12345, 1.0, -0.0001, None)] == ["12.3", "100.0", "0.0", "n/a"]
-    assert [less.text(value) for value in (0.12345, 12, -0.001)] == ["0.12", "12.00", "0.00"]
+    assert [less.text(value) for value in (0.12345, 12, 0.0123, -0.0001)] == [
+        "0.12",
+        "12.00",
+        "0.012",
+        "0.00",
+    ]
