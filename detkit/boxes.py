@@ -10,6 +10,14 @@ def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     return clip_boxes_to_image(boxes, size)
 
 
+def through_affine(boxes: Tensor, affine: Tensor) -> Tensor:
+    """The boxes around where an affine map [2, 3] takes boxes [R, 4]: float32 [R, 4]."""
+    x1, y1, x2, y2 = boxes.double().unbind(1)
+    corners = torch.stack([torch.stack(corner, 1) for corner in ((x1, y1), (x2, y1), (x1, y2), (x2, y2))], 1)
+    moved = corners @ affine[:, :2].T.double() + affine[:, 2].double()
+    return torch.cat([moved.amin(dim=1), moved.amax(dim=1)], dim=1).float()
+
+
 def intersection_over_first(first: Tensor, second: Tensor) -> Tensor:
     """Share of each first box that each second box covers: [A, 4] and [C, 4] to [A, C], from 0 to 1.
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+from detkit.boxes import through_affine
+
 
 @dataclass
 class Regions:
@@ -157,13 +159,13 @@ class NegativeRegions:
 
 def on_canvas(boxes: Tensor, to_canvas: Tensor) -> Tensor:
     """Boxes [R, 4] of an original image, through an affine map [2, 3]: the boxes around where they are now."""
-    return _through(boxes, to_canvas)
+    return through_affine(boxes, to_canvas)
 
 
 def on_original(boxes: Tensor, to_canvas: Tensor) -> Tensor:
     """Boxes [R, 4] of a canvas, back to where they were in the original image."""
     square = torch.cat([to_canvas, to_canvas.new_tensor([[0.0, 0.0, 1.0]])])
-    return _through(boxes, torch.linalg.inv(square)[:2])
+    return through_affine(boxes, torch.linalg.inv(square)[:2])
 
 
 def in_sight(boxes: Tensor, size: Tensor) -> Tensor:
@@ -171,13 +173,6 @@ def in_sight(boxes: Tensor, size: Tensor) -> Tensor:
     corners = boxes.view(-1, 2, 2)
     sides = (corners[:, 1].minimum(size) - corners[:, 0].clamp(min=0)).clamp(min=0)
     return sides.prod(dim=1) >= (corners[:, 1] - corners[:, 0]).prod(dim=1) / 2
-
-
-def _through(boxes: Tensor, affine: Tensor) -> Tensor:
-    x1, y1, x2, y2 = boxes.double().unbind(1)
-    corners = torch.stack([torch.stack(corner, 1) for corner in ((x1, y1), (x2, y1), (x1, y2), (x2, y2))], 1)
-    moved = corners @ affine[:, :2].T.double() + affine[:, 2].double()
-    return torch.cat([moved.amin(dim=1), moved.amax(dim=1)], dim=1).float()
 
 
 def _flat(members: dict[int, Regions]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ ALLOWED = {
     "report": {"errors", "files", "evaluation"},
     "comparison": WORDS | {"evaluation"},
     "search": WORDS | {"evaluation"},
-    "negative_regions": set(),
+    "negative_regions": {"boxes"},
     "selection": WORDS | {"ops", "models", "negative_regions"},
     "criterion": WORDS | {"ops", "models", "selection"},
     "inference": WORDS | {"models", "evaluation"},

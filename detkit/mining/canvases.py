@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from detkit.boxes import clip, through_affine
 from detkit.data.dataset import Sample, SampleKey, sample_seed
 from detkit.data.images import read_image
 from detkit.data.transforms import Transform
@@ -70,12 +71,8 @@ class CanvasDataset(Dataset[Sample]):
             DataError: a crop's file is missing or has another size.
             ConfigError: the augmentation cannot be applied.
         """
-        uncovered = self.packed[key.image].uncovered.astype(np.float32)
-        crowd = np.ones(len(uncovered), dtype=bool)
         try:
-            image, regions, *_ = self.transform(
-                self.pixels(key.image), uncovered, sample_seed(self.seed, key), crowd
-            )
+            image, regions = self._transformed(key)
         except ConfigError as error:
             raise ConfigError(f"{error} (canvas {key.image}, epoch {key.epoch})") from error
         return Sample(
@@ -83,12 +80,25 @@ class CanvasDataset(Dataset[Sample]):
             target=Target(
                 boxes=torch.zeros((0, 4)),
                 labels=torch.zeros(0, dtype=torch.int64),
-                ignore_regions=torch.from_numpy(regions),
+                ignore_regions=regions,
             ),
             image_id=-1 - key.image,
             file_name=f"canvas {key.image}",
             original_size=self.canvas,
         )
+
+    def _transformed(self, key: SampleKey) -> tuple[np.ndarray, torch.Tensor]:
+        """The canvas, and what crops leave uncovered in it, xyxy [C, 4]."""
+        packed, seed = self.packed[key.image], sample_seed(self.seed, key)
+        pixels, uncovered = self.pixels(key.image), packed.uncovered.astype(np.float32)
+        # The crops are its boxes, so that an augmentation which looks for boxes finds them.
+        image, _, _, affine = self.transform(pixels, packed.places.astype(np.float32), seed)
+        if affine is None:  # it bends, and what is uncovered has to be bent with it
+            image, bent, *_ = self.transform(pixels, uncovered, seed, np.ones(len(uncovered), dtype=bool))
+            return image, torch.from_numpy(bent)
+        moved = through_affine(torch.from_numpy(uncovered), torch.from_numpy(affine))
+        regions = clip(moved, image.shape[:2])
+        return image, regions[(regions[:, 2:] > regions[:, :2]).all(dim=1)]
 
     def pixels(self, index: int) -> np.ndarray:
         """A canvas before it is transformed, uint8 RGB [H, W, 3]."""

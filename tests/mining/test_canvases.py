@@ -96,3 +96,14 @@ def test_what_cannot_be_used_is_told(crops, make_crops, tmp_path):
     (tmp_path / crops.files[0]).unlink()
     with pytest.raises(DataError, match=r"1-0.png: there is no such file"):
         [dataset[SampleKey(0, place)] for place in range(len(dataset))]
+
+
+def test_windows_that_look_for_boxes_find_crops_and_not_what_they_leave_uncovered(crops, tmp_path):
+    def uncovered(name):
+        augment = [{"name": name, "height": 32, "width": 32}]
+        dataset = CanvasDataset(crops, tmp_path, CANVAS, TrainingTransform(64, 80, augment), seed=1)
+        keys = [SampleKey(epoch, place) for epoch in range(60) for place in range(len(dataset))]
+        pixels = [dataset[key].image.permute(1, 2, 0).numpy() for key in keys]
+        return np.mean([(one == FILL).all(axis=2).mean() for one in pixels])
+
+    assert uncovered("AtLeastOneBBoxRandomCrop") < 1.25 * uncovered("RandomCrop")
