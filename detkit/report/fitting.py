@@ -17,7 +17,9 @@ GAIN = 0.01
 """Of the metric since then, with which it is no overfitting: the detector is surer of its mistakes, and better."""
 LAST_PART, FALL, CLIMB = 0.25, 0.75, 0.05
 """Still falling: in the last quarter of the run the validation loss fell below three quarters of what it was, and the
-metric grew by more than a twentieth of its best. A rate that is annealed lets every run gain a little at its end."""
+metric grew by more than a twentieth of its best."""
+ANNEALED, ANNEALED_FALL = 0.1, 0.6
+"""The same where the learning rate ends below a tenth of its highest: that alone lets a healthy run fall to 0.7."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def fitting(rows: Sequence[dict[str, Any]], *, metric: str = "AP") -> Fitting | 
         )
     return (
         _overfitting(rows, epochs, losses, metrics)
-        or _still_falling(epochs, losses, metrics)
+        or _still_falling(rows, epochs, losses, metrics)
         or Fitting("settled", epochs[best], f"best {metric} {metrics[best]:.3f} at epoch {epochs[best]:g}")
     )
 
@@ -81,11 +83,15 @@ def _overfitting(
     return Fitting("overfitting", epochs[least], sentence)
 
 
-def _still_falling(epochs: np.ndarray, losses: np.ndarray, metrics: np.ndarray) -> Fitting | None:
+def _still_falling(
+    rows: Sequence[dict[str, Any]], epochs: np.ndarray, losses: np.ndarray, metrics: np.ndarray
+) -> Fitting | None:
     since = (1 - LAST_PART) * epochs[-1]
     before, reached = (float(np.interp(since, epochs, values)) for values in (losses, metrics))
     climbed = metrics[-1] - reached > CLIMB * metrics.max()
-    if epochs[0] > since or losses[-1] > FALL * before or not climbed:
+    rates = [row["learning_rate"] for row in rows if _number(row, "learning_rate")]
+    annealed = bool(rates) and rates[-1] < ANNEALED * max(rates)
+    if epochs[0] > since or losses[-1] > (ANNEALED_FALL if annealed else FALL) * before or not climbed:
         return None
     sentence = (
         f"still falling: the validation loss went from {before:.3g} to {losses[-1]:.3g} since epoch {since:.3g}; train "

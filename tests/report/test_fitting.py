@@ -73,6 +73,28 @@ def test_a_run_that_ends_too_early_is_still_falling():
     assert "train for more epochs" in found.sentence
 
 
+# What healthy runs of the demo gave, three arms, and one that its four epochs were too short for.
+ANNEALED = {
+    "focal": ([0.56, 0.503, 0.315, 0.221], [0.506, 0.775, 0.84, 0.908], "settled"),
+    "both cures": ([0.837, 0.554, 0.314, 0.233], [0.516, 0.748, 0.839, 0.899], "settled"),
+    "OHEM": ([1.83, 0.952, 0.562, 0.403], [0.182, 0.738, 0.832, 0.892], "settled"),
+    "too short": ([1.9, 1.8, 1.5, 0.8], [0.05, 0.1, 0.2, 0.45], "still falling"),
+}
+
+
+@pytest.mark.parametrize("name", ANNEALED)
+def test_what_annealing_alone_gives_at_the_end_is_no_reason_to_go_on(name):
+    losses, metrics, expected = ANNEALED[name]
+    rows = curves(
+        falling, lambda over: losses[round(4 * over) - 1], lambda over: metrics[round(4 * over) - 1], epochs=4
+    )
+    assert verdict(rows) == "still falling", "with a constant rate it would be one"
+    for row in rows:
+        if row["event"] == "train":
+            row["learning_rate"] = 0.002 * (1 + math.cos(math.pi * row["epoch"] / 4)) / 2
+    assert verdict(rows) == expected
+
+
 def test_a_loss_that_falls_while_the_metric_stands_is_no_reason_to_go_on():
     rows = curves(falling, lambda over: 1 - 0.7 * over, lambda over: min(0.38, 0.5 * over))
     assert fitting(rows, metric="AP50").verdict == "settled"
