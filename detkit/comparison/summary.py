@@ -16,6 +16,7 @@ from detkit.evaluation.comparison_results import (
     Arm,
     Comparison,
     Curves,
+    Difference,
     MissingRun,
     Resampling,
     Run,
@@ -47,8 +48,7 @@ def summarise(
     Args:
         ground_truth: the validation objects.
         arms: with at least one run each, and names that differ.
-        resamples: of the bootstrap.
-        seed: of the bootstrap; the same seed gives the same numbers.
+        resamples, seed: of the bootstrap; the same seed gives the same numbers.
         groups: of the images, see ``draws.draw``; None where images are independent.
         missing: runs that were planned and are not there, which the verdict must say.
         progress: called with how many parts are done, of how many.
@@ -58,24 +58,31 @@ def summarise(
     """
     images = len(ground_truth.image_ids)
     draws = draw(images, resamples=resamples, seed=seed, groups=groups)
-    resampling = Resampling(resamples, seed, None if groups is None else len(np.unique(groups)))
-    total = sum(len(arm.runs) for arm in arms)
-    measured = _measured(ground_truth, arms, draws, lambda part, _: progress(part, 2 * total))
-    summaries = tuple(_arm(ground_truth, arm, measured[arm.name], draws) for arm in arms)
-    differences = all_differences(measured, draws, lambda part, _: progress(total + part, 2 * total))
+    together = None if groups is None else len(np.unique(groups))
+    summaries, differences = _measured_arms(ground_truth, arms, draws, progress)
     return Comparison(
         title=title,
         images=images,
         objects=sum(ground_truth.objects_per_class()),
         classes=ground_truth.class_names,
-        resampling=resampling,
+        resampling=Resampling(resamples, seed, together),
         arms=summaries,
         differences=differences,
-        verdict=verdict(summaries, differences, images=images, groups=resampling.groups, missing=missing),
+        verdict=verdict(summaries, differences, images=images, groups=together, missing=missing),
         recall_grid=RECALL_GRID,
         false_positive_grid=FALSE_POSITIVE_GRID,
         missing=tuple(missing),
     )
+
+
+def _measured_arms(
+    ground_truth: GroundTruth, arms: Sequence[FinishedArm], draws: Draws, progress: Progress
+) -> tuple[tuple[Arm, ...], tuple[Difference, ...]]:
+    """Every arm, and every pair of them; measuring the runs is one half of the progress, and comparing the other."""
+    total = sum(len(arm.runs) for arm in arms)
+    measured = _measured(ground_truth, arms, draws, lambda part, _: progress(part, 2 * total))
+    summaries = tuple(_arm(ground_truth, arm, measured[arm.name], draws) for arm in arms)
+    return summaries, all_differences(measured, draws, lambda part, _: progress(total + part, 2 * total))
 
 
 def _measured(

@@ -7,7 +7,7 @@ the file's, tells them from others of that name), an annotation for each suspect
 on the list is ever a negative. A person takes the images with objects out of the pool, or gives them boxes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from detkit.mining.pool import Pool
 
 FORMAT = "detkit quarantine"
 FORMAT_VERSION = 1
+_Key = tuple[str, str | None]
+"""An image's name and the first digits of its SHA-256, which lists of before it was kept lack."""
 
 
 def write_quarantine(
@@ -53,19 +55,7 @@ def write_quarantine(
         image["sha256"] = sha256_of(pool.files[suspect.image])[:16]
         image_of.setdefault(_key(image), image)
         rows.append((_key(image), _annotation(suspect, number)))
-    ids = {key: id_ for id_, key in enumerate(dict.fromkeys(key for key, _ in rows), start=1)}
-    names = zip(pool.ground_truth.category_ids, pool.ground_truth.class_names, strict=True)
-    write_json(
-        path,
-        {
-            "info": {"format": FORMAT, "format_version": FORMAT_VERSION},
-            "images": [{**image_of[key], "id": id_} for key, id_ in ids.items()],
-            "annotations": [
-                {**row, "id": id_, "image_id": ids[key]} for id_, (key, row) in enumerate(rows, start=1)
-            ],
-            "categories": [{"id": id_, "name": name} for id_, name in names],
-        },
-    )
+    write_json(path, _as_coco(rows, image_of, pool))
 
 
 def quarantined_regions(path: Path, pool: Pool, *, before: int) -> IgnoreRegions:
@@ -96,8 +86,24 @@ def _places(tree: dict[str, Any], pool: Pool) -> dict[int, int]:
     }
 
 
-def _key(image: dict[str, Any]) -> tuple[str, str | None]:
+def _key(image: dict[str, Any]) -> _Key:
     return image["file_name"], image.get("sha256")
+
+
+def _as_coco(
+    rows: Sequence[tuple[_Key, dict[str, Any]]], image_of: Mapping[_Key, dict[str, Any]], pool: Pool
+) -> dict[str, Any]:
+    """The list of annotations, each with the key of its image, and of the images that they need, numbered anew."""
+    ids = {key: id_ for id_, key in enumerate(dict.fromkeys(key for key, _ in rows), start=1)}
+    names = zip(pool.ground_truth.category_ids, pool.ground_truth.class_names, strict=True)
+    return {
+        "info": {"format": FORMAT, "format_version": FORMAT_VERSION},
+        "images": [{**image_of[key], "id": id_} for key, id_ in ids.items()],
+        "annotations": [
+            {**row, "id": id_, "image_id": ids[key]} for id_, (key, row) in enumerate(rows, start=1)
+        ],
+        "categories": [{"id": id_, "name": name} for id_, name in names],
+    }
 
 
 def _annotation(suspect: Candidate, number: int) -> dict[str, Any]:

@@ -137,9 +137,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 def _refuse_second_derivative(ctx: Any, *grads: Any) -> None:
-    raise NotImplementedError(
-        "sigmoid_focal_loss: it can be differentiated once, not twice (create_graph=True)"
-    )
+    # As torch's own functions that are once differentiable do.
+    raise RuntimeError("sigmoid_focal_loss: it can be differentiated once, not twice (create_graph=True)")
 
 
 _library.register_fake("sigmoid_focal_loss", _fake_loss)
