@@ -1,5 +1,6 @@
-"""Files that are written whole or not at all, JSON that is read with errors a person understands, and digests."""
+"""Files that are written whole or not at all, locks, JSON read with errors a person understands, and digests."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -37,6 +38,24 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(path: str | os.PathLike, *, wait: bool) -> Iterator[bool]:
+    """Hold a lock until the block, or this process, ends; False where another holds it and ``wait`` is not asked for.
+
+    POSIX's lock (lockf): that of flock is inherited, and would outlive a killed process in the workers that load its
+    data.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as stream:
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # which of the two, POSIX leaves open
+            yield False
+            return
+        yield True
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -161,13 +161,15 @@ class MinedNegatives:
     """Every positive, and the background that was mined: bootstrapping.
 
     Of an image that is tracked (see ``structures.Target``), the anchors on its regions count (see
-    ``negative_regions``). Of others, as canvases of background crops are, all background counts. Of the background of
-    tracked images that does not count yet, the hardest anchors are noted as regions on the way.
+    ``negative_regions``). Of a canvas of mined crops, those on its false positives, and a few by chance: all of its
+    background would be thousands of easy anchors for each hard one, and bring back what mining is to cure. Of both,
+    the hardest of the anchors that do not count yet are noted: those of images as regions; a canvas has its own
+    memory, the crops. Of other images, as those of an unverified pool are, all background counts.
 
     Args:
         regions: those that count; they grow.
-        initial: regions of each image drawn by chance when it is first seen.
-        per_image: regions that one step may note of an image, the hardest.
+        initial: regions of each image drawn by chance when it is first seen, and anchors of a canvas at each step.
+        per_image: anchors that one step may note of an image, the hardest.
         threshold: the least score of what is noted.
         iou: from which overlap on an anchor lies on a region; the best anchor of each region always does.
         at_once: what a step notes counts in this step already.
@@ -184,13 +186,14 @@ class MinedNegatives:
 
     def __call__(self, candidates: Candidates) -> Tensor:
         """Weights, float32 [N, A]."""
-        images = [index for index, target in enumerate(candidates.targets) if "to_canvas" in target]
         counted = candidates.negative.clone()
-        if images:
-            scores = candidates.scores()[images]
-            mined = self._mined(candidates, images, scores)
-            new = self._note(candidates, images, scores.masked_fill(mined, -1))
-            counted[images] &= (mined | new) if self.at_once else mined
+        for key, known in (("to_canvas", self._on_regions), ("false_positives", self._on_false_positives)):
+            images = [index for index, target in enumerate(candidates.targets) if key in target]
+            if images:
+                scores = candidates.scores()[images]
+                mined = known(candidates, images, scores)
+                new = self._note(candidates, images, scores.masked_fill(mined, -1))
+                counted[images] &= (mined | new) if self.at_once else mined
         return (candidates.positive | counted).float()
 
     def state_dict(self) -> dict[str, Any]:
@@ -201,7 +204,7 @@ class MinedNegatives:
         """Take back what ``state_dict`` gave."""
         self.regions.load_state_dict(state)
 
-    def _mined(self, candidates: Candidates, images: list[int], scores: Tensor) -> Tensor:
+    def _on_regions(self, candidates: Candidates, images: list[int], scores: Tensor) -> Tensor:
         """Where an anchor of these images lies on one of their regions, bool [n, A]; the regions learn their scores."""
         anchors = candidates.anchors
         boxes = []
@@ -214,29 +217,44 @@ class MinedNegatives:
             # Without area where it is out of sight, so that no anchor at the border is taken for the best of it.
             boxes.append(placed * in_sight(placed, target["size"].cpu())[:, None])
         self.regions.seen += len(images)
-        matches = match_anchors(
-            anchors,
-            [box.to(anchors.device) for box in boxes],
-            foreground_iou=self.iou,
-            background_iou=self.iou,
-            low_quality=True,
-        )
+        matches = self._matches(anchors, boxes)
         # An object beside a region has a high score too, and is not what the region is remembered for.
         background = matches.masked_fill(~candidates.negative[images], -1)
         for index, row, values in zip(images, background.cpu(), scores.cpu(), strict=True):
             self.regions.of(int(candidates.targets[index]["image_id"])).update(row, values)
         return matches >= 0
 
+    def _on_false_positives(self, candidates: Candidates, images: list[int], scores: Tensor) -> Tensor:
+        """Where an anchor of these canvases lies on a false positive, or is one of the few by chance: bool [n, A]."""
+        boxes = [candidates.targets[index]["false_positives"] for index in images]
+        counting = self._matches(candidates.anchors, boxes) >= 0
+        for row, index in zip(counting, images, strict=True):
+            row[self._by_chance(candidates.negative[index]).to(row.device)] = True
+        return counting
+
+    def _matches(self, anchors: Tensor, boxes: list[Tensor]) -> Tensor:
+        """The box of each image that an anchor lies on, int32 [n, A]; negative where on none."""
+        return match_anchors(
+            anchors,
+            [box.to(anchors.device) for box in boxes],
+            foreground_iou=self.iou,
+            background_iou=self.iou,
+            low_quality=True,
+        )
+
+    def _by_chance(self, background: Tensor) -> Tensor:
+        """``initial`` anchors of some background, bool [A]: their rows."""
+        rows = background.nonzero()[:, 0].cpu()
+        return rows[torch.randperm(len(rows), generator=self.generator)[: self.initial]]
+
     def _begin(self, candidates: Candidates, index: int) -> None:
         target = candidates.targets[index]
-        shown = candidates.negative[index] & _shows_image(candidates.anchors, target)
-        rows = shown.nonzero()[:, 0].cpu()
-        chosen = rows[torch.randperm(len(rows), generator=self.generator)[: self.initial]]
+        chosen = self._by_chance(candidates.negative[index] & _shows_image(candidates.anchors, target))
         boxes = on_original(candidates.anchors[chosen].cpu(), target["to_canvas"].cpu())
         self.regions.begin(int(target["image_id"]), boxes)
 
     def _note(self, candidates: Candidates, images: list[int], scores: Tensor) -> Tensor:
-        """Remember the hardest background anchors; where they are, bool [n, A]."""
+        """The hardest background anchors, remembered where the image is tracked; where they are, bool [n, A]."""
         new = torch.zeros_like(scores, dtype=torch.bool)
         scores = scores.masked_fill(~candidates.negative[images], -1)
         values, rows = scores.topk(min(8 * self.per_image, scores.shape[1]), dim=1)
@@ -248,13 +266,20 @@ class MinedNegatives:
             if not len(kept):
                 continue
             new[place, chosen[kept]] = True
+            if "to_canvas" not in target:
+                continue
             boxes = on_original(candidates.anchors[chosen[kept]].cpu(), target["to_canvas"].cpu())
             self.regions.note(int(target["image_id"]), boxes, image_values[hard][kept].cpu())
         return new
 
 
 def _shows_image(boxes: Tensor, target: Target) -> Tensor:
-    """Which boxes [B, 4] show the image for the most part, and not padding or what augmentation filled: bool [B]."""
+    """Which boxes [B, 4] show the image for the most part, and not padding or what augmentation filled: bool [B].
+
+    Of canvases all do: what no crop covers is an ignore region.
+    """
+    if "to_canvas" not in target:
+        return torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
     size, original, to_canvas = (
         target[key].to(boxes.device) for key in ("size", "original_size", "to_canvas")
     )

@@ -16,6 +16,8 @@ class Target(TypedDict):
     """Class index, int64 [G]."""
     ignore_regions: NotRequired[Tensor]
     """Crowds and other regions that count neither as object nor as background: xyxy, float32 [C, 4]."""
+    false_positives: NotRequired[Tensor]
+    """On a canvas of mined crops, the background that detectors fell for: xyxy, float32 [M, 4]."""
     image_id: NotRequired[Tensor]
     """COCO's, int64 []; there where places in the image are remembered from step to step."""
     to_canvas: NotRequired[Tensor]

@@ -144,8 +144,8 @@ def mined_negatives(**changes):
     return MinedNegatives(**{**told, **changes})
 
 
-def scored(labels, scores, to_canvas=None):
-    """One batch whose only class has these scores; image 0 is tracked as image 7, image 1 is a canvas of crops."""
+def scored(labels, scores, to_canvas=None, other=None):
+    """One batch whose only class has these scores; image 0 is tracked as image 7, image 1 is not."""
     target = {
         "image_id": torch.tensor(7),
         "to_canvas": torch.eye(3, dtype=torch.float64)[:2],
@@ -154,19 +154,36 @@ def scored(labels, scores, to_canvas=None):
     }
     if to_canvas is not None:
         target["to_canvas"] = torch.tensor(to_canvas, dtype=torch.float64)
-    batch = candidates(labels, torch.zeros(labels.shape), targets=[target, {}])
+    batch = candidates(labels, torch.zeros(labels.shape), targets=[target, other or {}])
     levels = scores.logit()[:, :, None]
     outputs = replace(batch.outputs, logits=[levels[:, :7], levels[:, 7:]])
     return replace(batch, outputs=outputs)
 
 
-def test_of_a_canvas_all_background_counts_and_of_an_image_what_was_mined():
+def test_of_an_image_that_is_not_tracked_all_background_counts_and_of_others_what_was_mined():
     labels, _ = batch()
     selection = mined_negatives()
     selection.regions.begin(7, torch.tensor([[200.0, 0, 210, 10], [402, 1, 411, 9]]))
     weights = selection(scored(labels, torch.full(labels.shape, 0.1)))
     assert weights[1].tolist() == [1.0] * ANCHORS
     assert weights[0].nonzero()[:, 0].tolist() == [0, 1, 2, 10, 20]
+
+
+def test_of_a_canvas_its_false_positives_count_and_what_fires_and_a_few_by_chance():
+    labels, _ = batch()
+    canvas = {"false_positives": torch.tensor([[200.0, 0, 210, 10], [402, 1, 411, 9]])}
+    scores = torch.full(labels.shape, 0.1)
+    scores[1, [30, 31]] = 0.5
+    batched = scored(labels, scores, other=canvas)
+    quiet = mined_negatives()
+    assert quiet(batched)[1].nonzero()[:, 0].tolist() == [10, 20]
+    assert mined_negatives(at_once=True)(batched)[1].nonzero()[:, 0].tolist() == [10, 20, 30, 31]
+    drawn = mined_negatives(initial=5, generator=torch.Generator().manual_seed(0))
+    rows = [set(drawn(batched)[1].nonzero()[:, 0].tolist()) for _ in range(4)]
+    assert all({10, 20} <= some and len(some) in (5, 6, 7) for some in rows)
+    assert len(set(map(frozenset, rows))) == 4, "other anchors at each step"
+    quiet.regions.end_round()
+    assert len(quiet.regions.of(7).boxes) == 0, "what fires on a canvas is no region of an image"
 
 
 def test_an_image_begins_with_a_few_negatives_by_chance():

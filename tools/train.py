@@ -5,14 +5,12 @@ import sys
 from pathlib import Path
 
 from detkit.arguments import script_parser
-from detkit.builders import build_run
-from detkit.config import dump_config, load_config
+from detkit.builders import begin_run
+from detkit.config import load_config
 from detkit.console import run_tool, say, warn
-from detkit.files import write_text
 from detkit.report.curves import training_curves
 from detkit.report.fitting import fitting
 from detkit.training.loop import BEST
-from detkit.training.resume import checkpoint_to_resume, clear
 from detkit.training.run_log import read_log
 
 EXAMPLES = """examples:
@@ -48,13 +46,7 @@ def main() -> int:
         arguments.config, arguments.overrides, data_root=arguments.data_root, output=arguments.output
     )
     folder = Path(config.output)
-    checkpoint = checkpoint_to_resume(
-        folder, config.model_dump(mode="json"), resume=arguments.resume, overwrite=arguments.overwrite
-    )
-    run = build_run(config, resumed=checkpoint is not None)
-    if checkpoint is None:
-        clear(folder)
-    write_text(folder / "config.yaml", dump_config(config))
+    run, checkpoint = begin_run(config, resume=arguments.resume, overwrite=arguments.overwrite)
     if checkpoint:
         say(f"resuming {folder} at step {checkpoint['step']} of {run.plan.steps}")
     position = run.fit(checkpoint)

@@ -11,10 +11,11 @@ from detkit.builders.data import (
 from detkit.builders.detector import Detector, detect_coco, detect_images, files_of, load_detector
 from detkit.builders.mining import mining_source
 from detkit.builders.model import build_anchors, build_model
-from detkit.builders.run import build_run
+from detkit.builders.run import begin_run, build_run
 
 __all__ = [
     "Detector",
+    "begin_run",
     "build_anchors",
     "build_criterion",
     "build_evaluation_transform",

@@ -35,6 +35,8 @@ class BackgroundPart:
     size: int
     """Samples in the set."""
     per_step: int
+    left_out: int = 0
+    """Of these, how many give way to another part."""
 
 
 @dataclass(frozen=True)
@@ -153,5 +155,5 @@ def background_parts(
         # every other arm, but for what scans have set aside.
         tracked = config.selection.name == "mined" and pool.state == "verified-empty"
         images = PoolDataset(pool, transform, seed=config.seed, tracked=tracked, ignore=ignored)
-        parts.append(BackgroundPart(images, len(images), counts.pool - canvases))
+        parts.append(BackgroundPart(images, len(images), counts.pool, left_out=canvases))
     return parts

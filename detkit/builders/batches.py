@@ -36,7 +36,7 @@ class TrainingBatches:
         background = self._background(step)
         joined = JoinedDataset([self.with_objects, *(part.dataset for part in background)])
         streams = [
-            (int(start), Stream(part.size, part.per_step, self.config.seed))
+            (int(start), Stream(part.size, part.per_step, self.config.seed, part.left_out))
             for start, part in zip(joined.starts[1:], background, strict=False)
         ]
         parts = self.plan.accumulate

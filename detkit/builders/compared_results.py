@@ -1,6 +1,5 @@
 """From finished runs to results.json, its pictures and the table."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from detkit.errors import DataError
 from detkit.evaluation import GroundTruth, read_ground_truth
 from detkit.evaluation.comparison_results import Comparison, MissingRun, Picture, write_comparison
 from detkit.evaluation.joining import join_ground_truths
-from detkit.files import read_json, write_text
+from detkit.files import write_text
 
 RESULTS, TABLE = "results.json", "table.md"
 CONFIG, EXPERIMENT = "comparison.yaml", "experiment.yaml"
@@ -46,7 +45,7 @@ def write_results(arms: ComparedArms, planned: Sequence[PlannedRun]) -> Comparis
             finished,
             title=told.title,
             resamples=told.resamples,
-            groups=_groups(arms),
+            groups=arms.groups,
             missing=[MissingRun(one.arm, one.seed) for one in missing_runs(folder, planned)],
             progress=shown,
         )
@@ -87,22 +86,6 @@ def _versions(finished: Sequence[FinishedArm]) -> dict[str, str]:
     every = [run.versions for arm in finished for run in arm.runs]
     names = dict.fromkeys(name for one in every for name in one)
     return {name: ", ".join(sorted({one[name] for one in every if name in one})) for name in names}
-
-
-def _groups(arms: ComparedArms) -> np.ndarray | None:
-    """The group of each image, in the order of the joined ground truth; None where images are drawn one by one."""
-    key = arms.comparison.groups
-    if key is None:
-        return None
-    values = []
-    for split in arms.splits:
-        annotations, _ = split_paths(arms.shared, split)
-        told = {image["id"]: image.get(key) for image in read_json(annotations)["images"]}
-        values += [told[image_id] for image_id in read_ground_truth(annotations).image_ids.tolist()]
-        if None in values:
-            raise DataError(f"{annotations}: an image has no {key!r}; mend the file, or leave groups out")
-    places: dict[str, int] = {}
-    return np.array([places.setdefault(json.dumps(value), len(places)) for value in values])
 
 
 def _config_text(arms: ComparedArms, planned: Sequence[PlannedRun], name: str) -> str:

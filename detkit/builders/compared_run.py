@@ -10,17 +10,16 @@ from detkit.bootstrap.rounds import FinishedRound
 from detkit.builders.detector import Detector, detect_coco
 from detkit.builders.hard_negatives import write_hardest
 from detkit.builders.identity import versions
-from detkit.builders.run import build_run
+from detkit.builders.run import begin_run
 from detkit.comparison.finished import FinishedRun, rounded
-from detkit.config import Config, dump_config
+from detkit.config import Config
 from detkit.errors import ConfigError, DataError, TrainingError
 from detkit.evaluation import DetectionTable
 from detkit.evaluation.compared_metrics import COMPARED_METRICS
 from detkit.evaluation.comparison_results import LearningPoint, MiningRound
 from detkit.evaluation.joining import join_tables
-from detkit.files import read_json, write_json, write_text
+from detkit.files import read_json, write_json
 from detkit.training.loop import LAST, Position, Run
-from detkit.training.resume import checkpoint_to_resume, clear
 from detkit.training.run_log import read_log
 
 IDENTITY = "identity.json"
@@ -31,17 +30,10 @@ def train(
     config: Config, after_validation: Callable[[Position], bool] | None = None
 ) -> tuple[Run, Position] | None:
     """Train a run, or go on with it; None where it was asked to stop. The hook is the run's."""
-    folder = Path(config.output)
     try:
-        checkpoint = checkpoint_to_resume(
-            folder, config.model_dump(mode="json"), resume=True, overwrite=False
-        )
+        run, checkpoint = begin_run(config, resume=True, after_validation=after_validation)
     except TrainingError as error:
-        raise ConfigError(f"{error}\n{folder}: to begin this run anew, remove the folder") from None
-    run = build_run(config, resumed=checkpoint is not None, after_validation=after_validation)
-    if checkpoint is None:
-        clear(folder)
-    write_text(folder / "config.yaml", dump_config(config))
+        raise ConfigError(f"{error}\n{config.output}: to begin this run anew, remove the folder") from None
     position = run.fit(checkpoint)
     return (run, position) if position.finished else None
 

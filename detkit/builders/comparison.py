@@ -1,10 +1,13 @@
 """A comparison: from its file to the configuration of every run, at equal compute, and to what makes a run."""
 
+import json
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from detkit.builders.compared_run import begin_as, finished_run, train
 from detkit.builders.data import split_paths
@@ -23,7 +26,12 @@ from detkit.config import (
     with_data_root,
 )
 from detkit.console import say
-from detkit.errors import ConfigError
+from detkit.errors import ConfigError, DataError
+from detkit.evaluation import read_ground_truth
+from detkit.files import read_json
+
+LEAST_GROUPS = 10
+"""Resamples of fewer groups say too little about how far others would be from these: intervals would be too narrow."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,32 @@ class ComparedArms:
         """What all arms have."""
         return self._parse({}, seed=self.comparison.seeds[0], folder="shared", name="all arms")
 
+    @cached_property
+    def groups(self) -> np.ndarray | None:
+        """The group of each image that the verdict is read on, counted from 0, int64 [I]; None where each is alone.
+
+        Raises:
+            DataError: an image has no group, or there are too few groups to resample.
+        """
+        key = self.comparison.groups
+        if key is None:
+            return None
+        values = []
+        for split in self.splits:
+            annotations, _ = split_paths(self.shared, split)
+            told = {image["id"]: image.get(key) for image in read_json(annotations)["images"]}
+            values += [told[image_id] for image_id in read_ground_truth(annotations).image_ids.tolist()]
+            if None in values:
+                raise DataError(f"{annotations}: an image has no {key!r}; mend the file, or leave groups out")
+        places: dict[str, int] = {}
+        groups = np.array([places.setdefault(json.dumps(value), len(places)) for value in values])
+        if len(places) < LEAST_GROUPS:
+            raise DataError(
+                f"groups: {key!r} has {len(places)} values in these splits; intervals from fewer than {LEAST_GROUPS} "
+                "groups would be too narrow to believe: judge on more splits, or name another key"
+            )
+        return groups
+
     def config(self, arm: ComparedArm, seed: int, *, steps: int | None = None) -> Config:
         """The experiment of an arm; ``steps`` replaces its length."""
         length = {} if steps is None else {"training.steps": steps}
@@ -89,8 +123,9 @@ class ComparedArms:
 
         Raises:
             ConfigError: an arm's scans cost more than its budget.
-            DataError: the data cannot be used.
+            DataError: the data cannot be used, nor the images' groups.
         """
+        _ = self.groups  # days of training are not to end in an error that could be said at once
         say("equal compute: measuring what a step and the scans of each arm cost")
         budget = compute_budget(self.shared)
         steps = {

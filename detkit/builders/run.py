@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from detkit.builders.background import background_counts
 from detkit.builders.batches import TrainingBatches
@@ -10,7 +11,7 @@ from detkit.builders.data import build_evaluation_loader, build_evaluation_trans
 from detkit.builders.learner import build_learner
 from detkit.builders.rounds import bootstrap_settings, build_bootstrapping
 from detkit.builders.training_images import training_images
-from detkit.config import Config
+from detkit.config import Config, dump_config
 from detkit.data.coco import read_coco
 from detkit.data.dataset import DetectionDataset
 from detkit.data.loader import BatchOrder
@@ -18,10 +19,36 @@ from detkit.devices import place
 from detkit.errors import ConfigError
 from detkit.evaluation import read_ground_truth
 from detkit.evaluation.compared_metrics import FALSE_POSITIVE_LEVELS
+from detkit.files import write_text
 from detkit.training.laziness import StepLook
 from detkit.training.learner import Learner
 from detkit.training.loop import Plan, Position, Run
+from detkit.training.resume import checkpoint_to_resume, clear
 from detkit.training.validation import Validator
+
+
+def begin_run(
+    config: Config,
+    *,
+    resume: bool,
+    overwrite: bool = False,
+    after_validation: Callable[[Position], bool] | None = None,
+) -> tuple[Run, dict[str, Any] | None]:
+    """A run in its folder, and the checkpoint that it goes on from; None where it begins.
+
+    What an earlier run left is removed only when everything else has been checked.
+
+    Raises:
+        TrainingError: the folder holds a run and neither flag is given, or the run has another configuration.
+    """
+    folder = Path(config.output)
+    told = config.model_dump(mode="json")
+    checkpoint = checkpoint_to_resume(folder, told, resume=resume, overwrite=overwrite)
+    run = build_run(config, resumed=checkpoint is not None, after_validation=after_validation)
+    if checkpoint is None:
+        clear(folder)
+    write_text(folder / "config.yaml", dump_config(config))
+    return run, checkpoint
 
 
 def build_run(

@@ -1,9 +1,7 @@
 """Making the runs of a comparison, one after another or by several processes, each run once."""
 
-import fcntl
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from detkit.comparison.finished import FinishedRun, load_finished, save_finished
 from detkit.console import say, warn
 from detkit.errors import DataError, TrainingError
+from detkit.files import locked
 
 FINISHED = "finished"
 """The folder of finished runs, in that of the comparison."""
@@ -64,7 +63,7 @@ def make_runs(folder: Path, work: Path, runs: Sequence[PlannedRun], make: Make) 
     check_finished(folder, runs)
     for planned in runs:
         file = finished_file(folder, planned)
-        with _claimed(work / f"{planned.slug}.lock") as mine:
+        with locked(work / f"{planned.slug}.lock", wait=False) as mine:
             if not mine or finished_already(file, planned):
                 continue
             try:
@@ -117,19 +116,3 @@ def finished_already(file: Path, planned: PlannedRun) -> bool:
             "another output"
         )
     return True
-
-
-@contextmanager
-def _claimed(path: Path) -> Iterator[bool]:
-    """Hold a lock, if no other process holds it; it ends with this process, however that ends.
-
-    POSIX's lock: that of flock is inherited, and would outlive a killed process in those that load its data.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:
-        try:
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # which of the two, POSIX leaves open
-            yield False
-            return
-        yield True

@@ -19,8 +19,8 @@ def markdown(comparison: Comparison) -> str:
         "",
         *(f"- {_escaped(sentence)}" for sentence in comparison.verdict),
         "",
-        f"{comparison.images} images, {comparison.objects} objects. In brackets the 95 % interval (hierarchical "
-        f"bootstrap of seeds and images, {comparison.resampling.resamples} resamples). AP, AR and recall in points; "
+        f"{comparison.images} images, {comparison.objects} objects. In brackets the 95 % interval "
+        f"({_resampling(comparison)}). AP, AR and recall in points; "
         "false positives as counts per image, where less is better.",
         "",
         _cells(head),
@@ -33,6 +33,13 @@ def markdown(comparison: Comparison) -> str:
             title = metric.words[0].upper() + metric.words[1:]
             lines += ["", f"### {title}, pair by pair", "", *(f"- {_escaped(text)}" for text in sentences)]
     return "\n".join(lines) + "\n"
+
+
+def _resampling(comparison: Comparison) -> str:
+    told = comparison.resampling
+    parts = "images" if told.groups is None else f"{told.groups} groups of images that are alike"
+    seeds = "seeds and " if any(len(arm.runs) > 1 for arm in comparison.arms) else ""
+    return f"bootstrap of {seeds}{parts}, {told.resamples} resamples"
 
 
 def _row(arm: Arm) -> list[str]:

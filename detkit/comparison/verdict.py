@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from detkit.evaluation.compared_metrics import COMMON_RECALL, COMPARED_METRICS, PAIR_METRIC, ComparedMetric
+from detkit.evaluation.compared_metrics import COMPARED_METRICS, PAIR_METRIC, ComparedMetric
 from detkit.evaluation.comparison_results import (
     EQUAL_COMPUTE,
     Arm,
@@ -13,9 +13,6 @@ from detkit.evaluation.comparison_results import (
     off_mean_compute,
     ranking,
 )
-
-LEAST_TOLD = 0.005
-"""Recalls nearer to the usual one than this are taken for it."""
 
 
 def verdict(
@@ -145,8 +142,8 @@ def _pairs(arms: Sequence[Arm], differences: list[Difference], metric: ComparedM
 
 def _at(told: Lead) -> str:
     """Where false positives are compared, if one of the two does not reach the usual recall."""
-    low = told.recall is not None and told.recall < COMMON_RECALL - LEAST_TOLD
-    return f" at recall {told.recall:.2g}" if low else ""
+    recall = told.lower_recall
+    return "" if recall is None else f" at recall {recall:.2g}"
 
 
 def _compute(arms: Sequence[Arm]) -> str:

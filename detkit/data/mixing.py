@@ -24,10 +24,12 @@ class Stream:
     """Items in the set, at least 1."""
     per_step: int
     seed: int
+    left_out: int = 0
+    """Of each step's items, how many of the last give way to something else; the others stay what they were."""
 
     def of(self, step: int) -> list[SampleKey]:
         """The items of a step."""
-        places = range(step * self.per_step, (step + 1) * self.per_step)
+        places = range(step * self.per_step, (step + 1) * self.per_step - self.left_out)
         return [self._item(place) for place in places]
 
     def _item(self, place: int) -> SampleKey:

@@ -20,12 +20,14 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from detkit.errors import DataError
-from detkit.evaluation.compared_metrics import ComparedMetric
+from detkit.evaluation.compared_metrics import COMMON_RECALL, ComparedMetric
 from detkit.files import read_json, write_json
 
 FORMAT_VERSION = 1
 EQUAL_COMPUTE = 0.02
 """Runs whose compute differs by less than this share of the mean are equal: they stop on whole steps."""
+LEAST_LOWER = 0.005
+"""Recalls nearer to the common one than this are taken for it."""
 COMPUTE_UNIT = "forward passes per canvas pixel (forward 1, backward 2)"
 
 Metrics = dict[str, float | None]
@@ -181,6 +183,12 @@ class Lead:
     high: float | None
     recall: float | None
     """Of ``fppi_at_common_recall``."""
+
+    @property
+    def lower_recall(self) -> float | None:
+        """The recall that false positives are compared at, where one of the two does not reach the common one."""
+        low = self.recall is not None and self.recall < COMMON_RECALL - LEAST_LOWER
+        return self.recall if low else None
 
 
 @dataclass(frozen=True)

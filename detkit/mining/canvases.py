@@ -23,8 +23,9 @@ FILL = (124, 116, 104)
 class CanvasDataset(Dataset[Sample]):
     """Canvases of crops without an object, for any loader of training images; the hardest crops are on the first.
 
-    Every canvas goes through the transform that training images go through. What no crop covers is an ignore region. A
-    sample's image id is negative, for it is no image of the annotations.
+    Every canvas goes through the transform that training images go through, which takes the false positives for its
+    objects, so that a window that looks for objects finds them. Targets tell where they are (``false_positives``). What
+    no crop covers is an ignore region. A sample's image id is negative, for it is no image of the annotations.
 
     Args:
         crops: at least one; of none there are no canvases.
@@ -72,7 +73,7 @@ class CanvasDataset(Dataset[Sample]):
             ConfigError: the augmentation cannot be applied.
         """
         try:
-            image, regions = self._transformed(key)
+            image, found, regions = self._transformed(key)
         except ConfigError as error:
             raise ConfigError(f"{error} (canvas {key.image}, epoch {key.epoch})") from error
         return Sample(
@@ -81,24 +82,26 @@ class CanvasDataset(Dataset[Sample]):
                 boxes=torch.zeros((0, 4)),
                 labels=torch.zeros(0, dtype=torch.int64),
                 ignore_regions=regions,
+                false_positives=found,
             ),
             image_id=-1 - key.image,
             file_name=f"canvas {key.image}",
             original_size=self.canvas,
         )
 
-    def _transformed(self, key: SampleKey) -> tuple[np.ndarray, torch.Tensor]:
-        """The canvas, and what crops leave uncovered in it, xyxy [C, 4]."""
+    def _transformed(self, key: SampleKey) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
+        """The canvas, its false positives, and what crops leave uncovered in it, xyxy [M, 4] and [C, 4]."""
         packed, seed = self.packed[key.image], sample_seed(self.seed, key)
         pixels, uncovered = self.pixels(key.image), packed.uncovered.astype(np.float32)
-        # The crops are its boxes, so that an augmentation which looks for boxes finds them.
-        image, _, _, affine = self.transform(pixels, packed.places.astype(np.float32), seed)
+        laid = self.crops.false_positives[packed.items] + np.tile(packed.places[:, :2], 2)
+        image, boxes, _, affine = self.transform(pixels, laid.astype(np.float32), seed)
+        found = torch.from_numpy(boxes)
         if affine is None:  # it bends, and what is uncovered has to be bent with it
             image, bent, *_ = self.transform(pixels, uncovered, seed, np.ones(len(uncovered), dtype=bool))
-            return image, torch.from_numpy(bent)
+            return image, found, torch.from_numpy(bent)
         moved = through_affine(torch.from_numpy(uncovered), torch.from_numpy(affine))
         regions = clip(moved, image.shape[:2])
-        return image, regions[(regions[:, 2:] > regions[:, :2]).all(dim=1)]
+        return image, found, regions[(regions[:, 2:] > regions[:, :2]).all(dim=1)]
 
     def pixels(self, index: int) -> np.ndarray:
         """A canvas before it is transformed, uint8 RGB [H, W, 3]."""

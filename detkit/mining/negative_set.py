@@ -84,6 +84,13 @@ class MinedCrops(_Rows):
         """The source of each, however rounds were told its folder: str [N]."""
         return real_paths(self.sources)
 
+    @cached_property
+    def false_positives(self) -> np.ndarray:
+        """Where each shows its false positive, xyxy in its own pixels, float32 [N, 4]; cut where the crop ends."""
+        scale = self.sizes[:, ::-1] / (self.windows[:, 2:] - self.windows[:, :2])
+        boxes = (self.boxes - np.tile(self.windows[:, :2], 2)) * np.tile(scale, 2)
+        return boxes.clip(0, np.tile(self.sizes[:, ::-1], 2)).astype(np.float32)
+
     def touching(self, places: Sequence[tuple[str, Sequence[float]]]) -> np.ndarray:
         """Which crops share a pixel or more with one of these boxes, xyxy in pixels of their file: bool [N]."""
         found = np.zeros(len(self), dtype=bool)

@@ -9,7 +9,7 @@ from detkit.evaluation.compared_metrics import (
     ComparedMetric,
     false_positives_at_name,
 )
-from detkit.evaluation.comparison_results import Arm, Comparison, Lead, lead, ranking
+from detkit.evaluation.comparison_results import Arm, Comparison, lead, ranking
 
 RANKED_BY = COMPARED_METRICS[0]
 FALSE_POSITIVES = next(
@@ -68,15 +68,10 @@ def interval(arm: Arm, metric: ComparedMetric) -> str:
     return " to ".join(ends)
 
 
-def _at_the_recall(one: Lead) -> bool:
-    """Not a comparison at the lower recall that a detector reaches which finds too little."""
-    return one.recall is None or one.recall >= COMMON_RECALL
-
-
 def _standing(comparison: Comparison, first: Arm, metric: ComparedMetric) -> str:
     others = len(comparison.arms) - 1
     shown = [lead(one, metric) for one in comparison.differences if one.metric == metric.name and one.shown]
-    beaten = sum(one.better == first.name and _at_the_recall(one) for one in shown)
+    beaten = sum(one.better == first.name and one.lower_recall is None for one in shown)
     ahead = [one.better for one in shown if one.worse == first.name]
     if ahead:
         # Pairs are compared on the seeds that both have, means are of all seeds.

@@ -9,7 +9,6 @@ locks end with it. optuna's journal is a text file, whose last line such a proce
 then makes a file that cannot be read, and the journal's lock outlives its process.
 """
 
-import fcntl
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from detkit.errors import ConfigError, DataError
+from detkit.files import locked
 from detkit.search.space import Space, Value, draw_values
 
 DATABASE = "study.db"
@@ -179,7 +179,7 @@ class Study:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Wait until no other process is in such a block, and keep the others out of it."""
-        with _locked(self.folder / "study.lock", wait=True):
+        with locked(self.folder / "study.lock", wait=True):
             yield
 
     def trials(self) -> list[Any]:
@@ -234,7 +234,7 @@ class Study:
 
     def _take(self, stack: ExitStack, number: int) -> bool:
         """Take a trial's lock until the stack ends; False where another process has it."""
-        return stack.enter_context(_locked(self.folder / "locks" / f"{number:04d}.lock", wait=False))
+        return stack.enter_context(locked(self.folder / "locks" / f"{number:04d}.lock", wait=False))
 
     def _sampler(self, number: int) -> Any:
         """A sampler for one trial, whose seed follows from the trial's number.
@@ -250,20 +250,3 @@ class Study:
             return self._optuna.samplers.TPESampler(
                 n_startup_trials=self._random_trials, seed=seed, constant_liar=True
             )
-
-
-@contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold a lock; False where another process holds it and ``wait`` is not asked for.
-
-    A lock of lockf, unlike one of flock, is not inherited: workers that read images and outlive their killed parent for
-    some seconds do not hold it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:
-        try:
-            fcntl.lockf(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            yield False
-            return
-        yield True

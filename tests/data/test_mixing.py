@@ -40,6 +40,12 @@ def test_a_stream_follows_its_seed_and_shuffles_every_time():
     assert first[:8] != first[8:]
 
 
+def test_what_gives_way_to_something_else_leaves_the_others_what_they_were():
+    whole, some = Stream(8, 4, seed=3), Stream(8, 4, seed=3, left_out=3)
+    for step in range(5):
+        assert some.of(step) == whole.of(step)[:1]
+
+
 def test_a_joined_set_finds_every_item():
     joined = JoinedDataset([Named("images", 3), Named("none", 0), Named("canvases", 2)])
     assert len(joined) == 5

@@ -1,5 +1,6 @@
 """Canvases as training samples."""
 
+from dataclasses import replace
 from functools import partial
 
 import cv2
@@ -66,6 +67,29 @@ def test_augmentation_moves_ignore_regions_along(crops, tmp_path):
         rest = covered_by(sample.target["ignore_regions"], (48, 48))
         np.testing.assert_array_equal(rest, (pixels == FILL).all(axis=2))
     assert len({sample.image.numpy().tobytes() for sample in first}) > 3
+
+
+def test_false_positives_are_told_where_augmentation_puts_them(make_crops, tmp_path):
+    """Each crop shows its source at half its size; its false positive is white."""
+    sizes = [(20, 30), (32, 24), (40, 40), (16, 36)]
+    crops = make_crops([0.9, 0.8, 0.7, 0.6], sizes)
+    corners = np.array([[100, 50], [7, 3], [0, 0], [31, 64]])
+    windows = np.concatenate([corners, corners + 2 * np.array(sizes)[:, ::-1]], axis=1).astype(np.float32)
+    seen = np.array([[4, 6, 16, 14], [8, 8, 20, 26], [0, 10, 8, 40], [10, 2, 36, 12]])
+    boxes = np.tile(corners, 2) + 2 * seen
+    crops = replace(crops, windows=windows, boxes=boxes.astype(np.float32))
+    np.testing.assert_array_equal(crops.false_positives, seen)
+    for file, size, (x1, y1, x2, y2) in zip(crops.files, sizes, seen, strict=True):
+        picture = np.zeros((*size, 3), dtype=np.uint8)
+        picture[y1:y2, x1:x2] = 255
+        cv2.imwrite(str(tmp_path / file), picture)
+    for transform in (EvaluationTransform(64, 80), TrainingTransform(64, 80, AUGMENT, min_visible=0)):
+        dataset = CanvasDataset(crops, tmp_path, CANVAS, transform, seed=3)
+        for key in [SampleKey(epoch, place) for epoch in range(8) for place in range(len(dataset))]:
+            sample = dataset[key]
+            white = (sample.image == 255).all(dim=0).numpy()
+            told = covered_by(sample.target["false_positives"], white.shape)
+            np.testing.assert_array_equal(told, white)
 
 
 def test_the_same_key_gives_the_same_sample_and_another_seed_another(crops, tmp_path):

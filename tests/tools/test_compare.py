@@ -214,8 +214,10 @@ def test_images_of_a_group_are_resampled_together(comparison, tiny_coco, tmp_pat
     for place, image in enumerate(tree["images"]):
         image["video"] = f"film {place // 3}"
     (data / "val.json").write_text(json.dumps(tree))
-    shutil.rmtree(tmp_path / "finished")
-    shutil.rmtree(tmp_path / "work")
+    with pytest.raises(DataError, match="'video' has 3 values in these splits; intervals from fewer than 10"):
+        run(monkeypatch, *command, "--data-root", data)
+    assert not (tmp_path / "work").exists(), "trained before it was refused"
+    monkeypatch.setattr("detkit.builders.comparison.LEAST_GROUPS", 3)
     assert run(monkeypatch, *command, "--data-root", data) == 0
     assert json.loads((tmp_path / "results.json").read_text())["resampling"]["groups"] == 3
     assert "3 groups of images that are alike" in " ".join((tmp_path / "report.html").read_text().split())
