@@ -1,6 +1,7 @@
 """What the command lines of the scripts in tools share."""
 
 import argparse
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,21 @@ def whole_number(least: int) -> Callable[[str], int]:
         if not text.isdecimal() or int(text) < least:
             raise argparse.ArgumentTypeError(f"{text}: write a whole number from {least} on")
         return int(text)
+
+    return parse
+
+
+def numbers(least: float) -> Callable[[str], list[float]]:
+    """An argument such as ``0,0.5,2``, of finite numbers from ``least`` on."""
+
+    def parse(text: str) -> list[float]:
+        try:
+            values = [float(one) for one in text.split(",")]
+        except ValueError:
+            values = []
+        if not values or not all(least <= value < math.inf for value in values):
+            raise argparse.ArgumentTypeError(f"{text}: write numbers from {least:g} on, such as 0.5,1,2")
+        return values
 
     return parse
 

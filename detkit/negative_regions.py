@@ -169,10 +169,9 @@ def on_original(boxes: Tensor, to_canvas: Tensor) -> Tensor:
 
 
 def in_sight(boxes: Tensor, size: Tensor) -> Tensor:
-    """Which boxes [R, 4] lie for the most part between (0, 0) and ``size`` (x, y): bool [R]."""
-    corners = boxes.view(-1, 2, 2)
-    sides = (corners[:, 1].minimum(size) - corners[:, 0].clamp(min=0)).clamp(min=0)
-    return sides.prod(dim=1) >= (corners[:, 1] - corners[:, 0]).prod(dim=1) / 2
+    """Which boxes [R, 4] have their centre in an image of ``size``, (height, width) [2]: bool [R]."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return ((centres >= 0) & (centres <= size.flip(0))).all(dim=1)
 
 
 def _flat(members: dict[int, Regions]) -> dict[str, Tensor]:

@@ -128,8 +128,9 @@ class HardNegatives:
 class HardExamples:
     """The anchors of each image with the highest loss, positive or negative, of which none overlap much.
 
-    Online hard example mining (Shrivastava et al., 2016, section 4). Suppression runs on the decoded boxes, as in the
-    paper on its regions, and sees only the ``shortlist`` hardest anchors of an image.
+    Online hard example mining (Shrivastava et al., 2016, section 4), by the loss of classification alone, where the
+    paper ranks by all of it: an object that is easy to name is left out however badly its box lies. Suppression runs on
+    the decoded boxes, as in the paper on its regions, and sees only the ``shortlist`` hardest anchors of an image.
 
     Args:
         budget: anchors of each image.
@@ -254,32 +255,36 @@ class MinedNegatives:
         self.regions.begin(int(target["image_id"]), boxes)
 
     def _note(self, candidates: Candidates, images: list[int], scores: Tensor) -> Tensor:
-        """The hardest background anchors, remembered where the image is tracked; where they are, bool [n, A]."""
+        """The hardest background anchors, remembered where the image is tracked; where they are, bool [n, A].
+
+        Those in padding too, for a detector meets padding when it is used; but they are no place that could be
+        remembered.
+        """
         new = torch.zeros_like(scores, dtype=torch.bool)
         scores = scores.masked_fill(~candidates.negative[images], -1)
         values, rows = scores.topk(min(8 * self.per_image, scores.shape[1]), dim=1)
         for place, (index, image_values, image_rows) in enumerate(zip(images, values, rows, strict=True)):
-            target = candidates.targets[index]
-            hard = (image_values >= self.threshold) & _shows_image(candidates.anchors[image_rows], target)
+            hard = image_values >= self.threshold
             chosen = image_rows[hard]
             kept = nms(candidates.anchors[chosen], image_values[hard], self.iou)[: self.per_image]
-            if not len(kept):
-                continue
             new[place, chosen[kept]] = True
-            if "to_canvas" not in target:
-                continue
-            boxes = on_original(candidates.anchors[chosen[kept]].cpu(), target["to_canvas"].cpu())
-            self.regions.note(int(target["image_id"]), boxes, image_values[hard][kept].cpu())
+            if "to_canvas" in candidates.targets[index]:
+                self._remember(candidates, index, chosen[kept], image_values[hard][kept])
         return new
+
+    def _remember(self, candidates: Candidates, index: int, rows: Tensor, scores: Tensor) -> None:
+        target = candidates.targets[index]
+        shown = _shows_image(candidates.anchors[rows], target)
+        if shown.any():
+            boxes = on_original(candidates.anchors[rows[shown]].cpu(), target["to_canvas"].cpu())
+            self.regions.note(int(target["image_id"]), boxes, scores[shown].cpu())
 
 
 def _shows_image(boxes: Tensor, target: Target) -> Tensor:
-    """Which boxes [B, 4] show the image for the most part, and not padding or what augmentation filled: bool [B].
+    """Which boxes [B, 4] have their centre on the image, and not on padding or what augmentation filled: bool [B].
 
-    Of canvases all do: what no crop covers is an ignore region.
+    Half of a box would be asked too much: large anchors at the border of an image show less of it than that, and fire.
     """
-    if "to_canvas" not in target:
-        return torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
     size, original, to_canvas = (
         target[key].to(boxes.device) for key in ("size", "original_size", "to_canvas")
     )

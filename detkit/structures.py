@@ -23,9 +23,10 @@ class Target(TypedDict):
     to_canvas: NotRequired[Tensor]
     """Takes pixels (x, y, 1) of the original image to those of the canvas: affine, float64 [2, 3]; with image_id."""
     size: NotRequired[Tensor]
-    """(x, y) of the image on its canvas, padding left out, float32 [2]; with image_id."""
+    """(height, width) of the image on its canvas, padding left out, float32 [2]; with image_id."""
     original_size: NotRequired[Tensor]
-    """(x, y) of the original image, float32 [2]; with image_id. Where augmentation moves it, the canvas shows more."""
+    """(height, width) of the original image, float32 [2]; with image_id. Where augmentation moves it, the canvas shows
+    more."""
 
 
 class Detections(TypedDict):

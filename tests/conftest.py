@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,6 +98,22 @@ def tiny_coco(tmp_path_factory) -> Path:
     _write_tiny_split(folder, "train", 22, first=1)
     _write_tiny_split(folder, "val", 8, first=101)
     return folder
+
+
+@pytest.fixture(scope="session")
+def coco_with_background(tmp_path_factory, tiny_coco) -> Path:
+    """A copy of the tiny data set with background/: five pictures, each of one grey that no other has."""
+    import cv2
+    import numpy as np
+
+    copy = tmp_path_factory.mktemp("with_background") / "data"
+    shutil.copytree(tiny_coco, copy)
+    (copy / "background").mkdir()
+    stripes = np.random.default_rng(0).integers(0, 2, (5, 1, 64, 1), dtype=np.uint8)
+    for number in range(5):
+        pixels = np.broadcast_to(20 + 40 * number + 10 * stripes[number], (64, 64, 3))
+        cv2.imwrite(str(copy / "background" / f"{number}.png"), pixels)
+    return copy
 
 
 @pytest.fixture(scope="session")

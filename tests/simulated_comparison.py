@@ -15,7 +15,7 @@ from detkit.evaluation.comparison_results import (
     Comparison,
     HardNegative,
     LearningPoint,
-    MiningRound,
+    RoundResult,
     write_comparison,
 )
 from detkit.evaluation.resampling import match_once
@@ -102,7 +102,7 @@ def _run(
     )
 
 
-def _rounds(truth: GroundTruth, eye: Eye, seed: int) -> list[MiningRound]:
+def _rounds(truth: GroundTruth, eye: Eye, seed: int) -> list[RoundResult]:
     """What detections of the skill of that time would have given."""
     rounds, negatives = [], 0
     for number, share in enumerate(ROUNDS, 1):
@@ -111,7 +111,7 @@ def _rounds(truth: GroundTruth, eye: Eye, seed: int) -> list[MiningRound]:
         added = min(firing, 260) // number
         negatives += added
         rounds.append(
-            MiningRound(
+            RoundResult(
                 number,
                 share * BUDGET,
                 len(truth.image_ids),

@@ -11,6 +11,7 @@ from simulated_runs import SIDE, Eye, simulated_detections, simulated_truth
 from detkit.evaluation import DetectionTable, GroundTruth, write_results
 from detkit.evaluation.diagnosed import Diagnosed
 from detkit.evaluation.diagnosis import diagnose
+from detkit.evaluation.ground_truth import coco_categories
 from detkit.evaluation.missing_labels import suspected_missing_labels
 from detkit.evaluation.review_marks import NO_MARKS, ReviewMarks
 
@@ -95,9 +96,7 @@ def write_files(folder: Path, diagnosed: Diagnosed) -> tuple[Path, Path, Path]:
                 zip(truth.object_image_ids.tolist(), truth.object_category_ids.tolist(), truth.boxes.tolist(),
                     strict=True), start=1)
         ],
-        "categories": [
-            {"id": id_, "name": name} for id_, name in zip(truth.category_ids, truth.class_names, strict=True)
-        ],
+        "categories": coco_categories(truth.names),
     }  # fmt: skip
     (folder / "gt.json").write_text(json.dumps(tree))
     write_results(folder / "dt.json", diagnosed.table)

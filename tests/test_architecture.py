@@ -1,11 +1,14 @@
-"""Imports go one way, as design has it; read from the sources, so that an import inside a function counts too."""
+"""Imports go one way, read from the sources, so that an import inside a function counts too; functions are short."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "detkit"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "detkit"
+MOST_LINES = 40
+"""Of a function, with its docstring and without its decorators."""
 WORDS = {"labels", "errors", "structures", "boxes", "files", "console", "devices", "arguments"}
 ALLOWED = {
     "config": WORDS,
@@ -82,3 +85,16 @@ def test_ops_import_torch_alone():
                 assert top in allowed or top in __import__("sys").stdlib_module_names, (
                     f"{path.name} imports {name}"
                 )
+
+
+def test_functions_are_short():
+    paths = [*PACKAGE.rglob("*.py"), *(ROOT / "tools").rglob("*.py"), ROOT / "setup.py"]
+    functions = [
+        (node.end_lineno - node.lineno + 1, node.name, path.relative_to(ROOT))
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    long = [f"{path}: {name} has {lines} lines" for lines, name, path in functions if lines > MOST_LINES]
+    assert len(functions) > 500
+    assert not long, f"divide what has more than {MOST_LINES} lines: {'; '.join(long)}"

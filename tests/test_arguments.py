@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from detkit.arguments import names, part, score_or_percentile, share, whole_number, whole_numbers
+from detkit.arguments import names, numbers, part, score_or_percentile, share, whole_number, whole_numbers
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,7 @@ from detkit.arguments import names, part, score_or_percentile, share, whole_numb
         (names, " cat, dog,", ["cat", "dog"]),
         (whole_number(0), "0", 0),
         (whole_numbers, "0,2,11", [0, 2, 11]),
+        (numbers(0), "0,0.5, 2e0", [0.0, 0.5, 2.0]),
         (share, "1", 1.0),
         (share, "0.25", 0.25),
         (part, "2/4", (1, 4)),
@@ -32,6 +33,11 @@ def test_takes(kind, text, value):
         (whole_number(0), "-1", "-1: write a whole number from 0 on"),
         (whole_number(0), "two", "two: write a whole number from 0 on"),
         (whole_numbers, "1,,2", "write a whole number from 0 on"),
+        (numbers(0), "a", "a: write numbers from 0 on, such as 0.5,1,2"),
+        (numbers(0), "1,,2", "1,,2: write numbers from 0 on"),
+        (numbers(0), "1,-1", "1,-1: write numbers from 0 on"),
+        (numbers(0), "nan", "nan: write numbers from 0 on"),
+        (numbers(0), "1,inf", "1,inf: write numbers from 0 on"),
         (share, "1.5", "1.5: write a number between 0 and 1"),
         (share, "nan", "nan: write a number between 0 and 1"),
         (share, "half", "half: write a number between 0 and 1"),

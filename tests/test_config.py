@@ -1,14 +1,18 @@
 """The schema refuses what cannot be run, says all of it at once, and the repository's configs are complete."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import yaml
 
+from detkit.bootstrap.settings import BootstrapSettings
+from detkit.builders.rounds import bootstrap_settings
 from detkit.config import Config, Metric, dump_config, load_config, parse_config
 from detkit.errors import ConfigError
 from detkit.evaluation import METRIC_NAMES
+from detkit.mining.settings import MiningSettings
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
@@ -233,3 +237,13 @@ def test_the_defaults_are_frozen(smallest):
     assert isinstance(config, Config)
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 3
+
+
+def test_bootstrapping_that_is_told_nothing_does_what_its_own_defaults_say(tiny_config):
+    config = load_config(tiny_config, ["selection={name: mined}", "bootstrap={crops: {sources: [train]}}"])
+    assert bootstrap_settings(config) == BootstrapSettings()
+    own = {field.name: field.default for field in fields(MiningSettings)}
+    crops = config.bootstrap.crops.model_dump()
+    same = own.keys() & crops.keys()
+    assert {"per_image", "per_round", "context", "least_side", "quarantine_score"} <= same
+    assert {name: crops[name] for name in same} == {name: own[name] for name in same}

@@ -18,8 +18,8 @@ from detkit.selection import (
 from detkit.structures import DenseOutputs
 
 ANCHORS = 40
-SIZE = [800.0, 10.0]
-"""(x, y) of the image that the anchors lie in."""
+SIZE = [10.0, 800.0]
+"""(height, width) of the image that the anchors lie in."""
 
 
 def candidates(labels, losses, *, anchors=None, targets=(), boxes=None):
@@ -254,8 +254,8 @@ def test_neither_padding_nor_what_augmentation_filled_is_noted():
     labels, _ = batch()
     scores = torch.full(labels.shape, 0.1)
     scores[0, [15, 35, 38]] = 0.5
-    padded = with_target(scored(labels, scores), size=[690.0, 10.0])
-    filled = with_target(scored(labels, scores), original_size=[690.0, 10.0])
+    padded = with_target(scored(labels, scores), size=[10.0, 690.0])
+    filled = with_target(scored(labels, scores), original_size=[10.0, 690.0])
     moved = scored(labels, scores, to_canvas=[[1, 0, 310], [0, 1, 0]])  # the image begins at anchor 16
     for seen, noted in ((padded, [15]), (filled, [15]), (moved, [35 - 15.5, 38 - 15.5])):
         selection = mined_negatives()
@@ -264,22 +264,46 @@ def test_neither_padding_nor_what_augmentation_filled_is_noted():
         assert sorted((selection.regions.of(7).boxes[:, 0] / 20).tolist()) == noted
 
 
+def test_what_fires_in_padding_counts_while_it_does():
+    """It is no place to remember, but a detector that never learns of padding fires there when it is used."""
+    labels, _ = batch()
+    scores = torch.full(labels.shape, 0.1)
+    scores[0, [15, 35]] = 0.5
+    selection = mined_negatives(at_once=True)
+    weights = selection(with_target(scored(labels, scores), size=[10.0, 690.0]))
+    assert weights[0].nonzero()[:, 0].tolist() == [0, 1, 2, 15, 35]
+    selection.regions.end_round()
+    calm = selection(with_target(scored(labels, scores * 0.01), size=[10.0, 690.0]))
+    assert calm[0].nonzero()[:, 0].tolist() == [0, 1, 2, 15]
+
+
+def test_a_large_anchor_at_the_border_is_remembered_though_most_of_it_shows_no_image():
+    labels, _ = batch()
+    batched = scored(labels, torch.full(labels.shape, 0.1).index_fill(1, torch.tensor([34]), 0.5))
+    anchors = batched.anchors.clone()
+    anchors[34] = torch.tensor([-90.0, -90, 100, 100])  # its centre is at (5, 5)
+    selection = mined_negatives()
+    selection(with_target(replace(batched, anchors=anchors), size=[10.0, 20.0], original_size=[10.0, 20.0]))
+    selection.regions.end_round()
+    assert selection.regions.of(7).boxes.tolist() == [[-90, -90, 100, 100]]
+
+
 def test_an_image_does_not_begin_with_padding():
     labels, _ = batch()
     selection = mined_negatives(initial=ANCHORS)
-    weights = selection(with_target(scored(labels, torch.full(labels.shape, 0.1)), size=[400.0, 10.0]))
+    weights = selection(with_target(scored(labels, torch.full(labels.shape, 0.1)), size=[10.0, 400.0]))
     assert weights[0].nonzero()[:, 0].tolist() == [0, 1, 2, *range(8, 20)]
 
 
-@pytest.mark.parametrize(("region", "size"), [([-14.0, 0, 6, 10], 800.0), ([779.0, 0, 795, 10], 780.0)])
-def test_a_region_out_of_sight_counts_no_anchor_at_the_border_and_keeps_its_score(region, size):
+@pytest.mark.parametrize(("region", "width"), [([-14.0, 0, 6, 10], 800.0), ([779.0, 0, 795, 10], 780.0)])
+def test_a_region_out_of_sight_counts_no_anchor_at_the_border_and_keeps_its_score(region, width):
     """Anchors reach past the canvas, and so might lie on what is out of sight on either side."""
     labels, _ = batch(positives=0, ignored=0)
     selection = mined_negatives(iou=0.1)
     selection.regions.begin(7, torch.tensor([region]))
     selection.regions.of(7).scores.fill_(0.9)
     scores = torch.full(labels.shape, 0.1)
-    weights = selection(with_target(scored(labels, scores), size=[size, 10.0]))
+    weights = selection(with_target(scored(labels, scores), size=[10.0, width]))
     assert weights[0].sum() == 0
     assert selection.regions.of(7).scores.tolist() == pytest.approx([0.9])
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from detkit.arguments import add_measured, refuse, refuse_measured, script_parser, whole_number
+from detkit.arguments import add_measured, refuse, refuse_measured, script_parser, share, whole_number
 from detkit.builders.diagnosis import RunToDiagnose, Shown, diagnose_results, diagnose_run
 from detkit.console import run_tool, say
 from detkit.report.diagnosis import write_folder
@@ -35,17 +35,14 @@ def parse_arguments() -> argparse.Namespace:
     add("run", nargs="?", type=Path, metavar="RUN", help="a run's folder, or a checkpoint")
     add_measured(parser)
     add("--detections", type=Path, nargs="+", metavar="DT.json", help="COCO results of boxes")
-    add("--groups", type=Path, metavar="GROUPS.yaml", help="classes by group (their supercategories)")
+    groups = "file that puts classes into groups (default: the supercategories that the annotations name)"
+    add("--groups", type=Path, metavar="GROUPS.yaml", help=groups)
     add("--marks", type=Path, metavar="FILE", help="marks made before, to go on with")
-    add("--suspect-score", type=float, metavar="X", help="least of a missing label (of 9 in 10 correct)")
-    add(
-        "--patches",
-        type=whole_number(1),
-        default=OF_EACH_KIND,
-        metavar="N",
-        help="of each kind (%(default)s)",
-    )
-    add("--output", type=Path, metavar="DIR", help="where to write (the folder diagnosis of the run)")
+    suspect = "least score of a suspected missing label (default: what nine in ten correct detections reach)"
+    add("--suspect-score", type=share, metavar="X", help=suspect)
+    patches = "errors of each kind that are shown, beside a few of each class (default: %(default)s)"
+    add("--patches", type=whole_number(1), default=OF_EACH_KIND, metavar="N", help=patches)
+    add("--output", type=Path, metavar="DIR", help="where to write (default: diagnosis in the run's folder)")
     told = parser.parse_args()
     refuse_measured(parser, told, told.run)
     refuse(parser, {"--detections: say where to write, with --output": told.detections and not told.output})

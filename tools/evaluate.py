@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from detkit.arguments import add_measured, detector_of, refuse_measured, script_parser
+from detkit.arguments import add_measured, detector_of, refuse_measured, script_parser, share
 from detkit.builders import detect_coco, files_of, load_detector
 from detkit.builders.gate import passes_gate
 from detkit.config import Evaluation
@@ -42,8 +42,9 @@ def parse_arguments() -> argparse.Namespace:
     add_measured(parser)
     add("--detections", type=Path, metavar="DT.json", help="COCO results of boxes")
     add("--output", required=True, type=Path, metavar="DIR", help="folder for metrics.json")
-    add("--backend", choices=("pycocotools", "fast"), help="fast: the extra fast-eval (pycocotools)")
-    add("--score", type=float, help="least score for precision, recall and F1 (0.5)")
+    own = "default: the checkpoint's own, without a checkpoint"
+    add("--backend", choices=("pycocotools", "fast"), help=f"fast is the extra fast-eval ({own} pycocotools)")
+    add("--score", type=share, metavar="X", help=f"least score for precision, recall and F1 ({own} 0.5)")
     add("--gate", type=Path, metavar="GATE.yaml", help="end with status 1 unless all it asks for holds")
     told = parser.parse_args()
     refuse_measured(parser, told, told.checkpoint)
@@ -71,8 +72,7 @@ def main() -> int:
         print_table(title, columns, rows)
     write_json(told.output / "metrics.json", metrics)
     say(f"metrics: {told.output / 'metrics.json'}")
-    passed = told.gate is None or passes_gate(told.gate, ground_truth, table, told.output)
-    return 0 if passed else 1
+    return 0 if told.gate is None or passes_gate(told.gate, ground_truth, table, told.output) else 1
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from detkit.arguments import add_detector, detector_of, script_parser
+from detkit.arguments import add_detector, detector_of, numbers, script_parser
 from detkit.builders import load_detector
 from detkit.builders.loss_shares import count_logits
 from detkit.console import print_table, run_tool, say
@@ -31,10 +31,10 @@ def parse_arguments() -> argparse.Namespace:
     add("--split", choices=("train", "val", "test"), default="val", help="of the checkpoint's data (val)")
     add(
         "--gammas",
-        type=_numbers,
+        type=numbers(0),
         default=[0.0, 0.5, 1.0, 2.0],
         metavar="A,B",
-        help="a curve each (0,0.5,1,2)",
+        help="draw a curve for each gamma (default: 0,0.5,1,2)",
     )
     add("--output", required=True, type=Path, metavar="DIR", help="where to write")
     add_detector(parser)
@@ -52,13 +52,6 @@ def main() -> None:
         write_text(arguments.output / "loss_shares.svg", standing_svg(shares_chart(counts, arguments.gammas)))
     print_table(*shares_table(counts, arguments.gammas))
     say(f"picture: {arguments.output / 'loss_shares.svg'}")
-
-
-def _numbers(text: str) -> list[float]:
-    numbers = [float(part) for part in text.split(",")]
-    if min(numbers) < 0:
-        raise argparse.ArgumentTypeError(f"{text}: gamma is 0 or more")
-    return numbers
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from detkit.builders.mining import images_not_to_mine, marks_in_pool, named_imag
 from detkit.console import run_tool, warn
 from detkit.mining.held_out import refuse_held_out
 from detkit.mining.pool import coco_pool
-from detkit.mining.round import MiningRound, begin, mine, negatives_before
+from detkit.mining.round import MiningRound, mine, negatives_before, refuse_begun, remove_round
 from detkit.mining.round_shown import show_round
 from detkit.mining.settings import MiningSettings
 from detkit.mining.source import MiningSource, named_file, results_source
@@ -38,9 +38,11 @@ EXAMPLES = """examples:
 The third needs no model: it takes any program's COCO results on the images of train.json, from the median score of the
 detections that find an object (p50) on. --state says what is known of the images: annotated, every object has a
 box (the default with --annotations); verified-empty, somebody looked and there is none; unverified, nobody looked:
-then what scores --quarantine-score goes to DIR/quarantine.json for a person to look at, and is never a negative.
+then what scores --quarantine-score goes to DIR/quarantine.json for a person to look at, and is no negative until
+--marks accepts it.
 
-DIR/negatives.json (COCO, images without boxes) and its pictures in DIR/crops add to any detector's training data.
+DIR/negatives.json (COCO, images without boxes) and its pictures in DIR/crops (JPEG, quality 97) add to any detector's
+training data.
 DIR/round_001 says what became of every false positive, and holds the set for detkit. Train against the negatives,
 then mine with --round 2 and the new checkpoint: what is known is not taken twice. A run that was interrupted goes on
 with --resume and the same arguments, and ends as if it had not been.
@@ -142,17 +144,17 @@ def main() -> None:
         settings=MiningSettings(**given, largest=(side, side)),
         negatives=negatives_before(arguments.output, arguments.round, capacity=arguments.capacity),
         part=arguments.part,
-        file_format="jpg",
+        file_format="jpg",  # as the images of most data sets are, which its traces are not to tell them from
         marks=marks_in_pool(arguments.marks, mined.pool),
     )
-    # Refuses a round that was begun before the pool is looked through; removes nothing yet.
-    begin(told, resume=arguments.resume or arguments.overwrite, overwrite=False)
+    refuse_begun(told, resume=arguments.resume, overwrite=arguments.overwrite)
     if held_out is None:
         warn("no image was compared with those of validation and test; name them with --held-out")
     else:
         files = mined.pool.files[list(told.images)].tolist()
         refuse_held_out(files, held_out, near_duplicates=mined.pool.state != "annotated")
-    begin(told, resume=arguments.resume, overwrite=arguments.overwrite)
+    if arguments.overwrite:
+        remove_round(told)
     try:
         show_round(told, mine(told))
     except KeyboardInterrupt:

@@ -9,8 +9,9 @@ from detkit.builders import Detector, detect_images, load_detector
 from detkit.console import progress, run_tool, say
 from detkit.data.images import find_images, read_image
 from detkit.evaluation import write_results
+from detkit.evaluation.ground_truth import coco_categories
 from detkit.files import write_json
-from detkit.report.pictures import write_pictures
+from detkit.report.pictures import write_drawn
 
 EXAMPLES = """examples:
   python tools/predict.py runs/demo/best.pt photo.jpg --output predictions
@@ -42,18 +43,16 @@ def main() -> None:
     write_json(told.output / "images.json", coco_images(paths, detector))
     drawn = table.select(table.scores >= told.score)
     images = (read_image(path) for path in progress(paths, len(paths), "drawing"))
-    categories = dict(zip(detector.category_ids, detector.model.class_names, strict=True))
-    write_pictures(told.output, [path.stem for path in paths], images, drawn, categories=categories)
+    write_drawn(told.output, [path.stem for path in paths], images, drawn, categories=detector.names)
     say(f"{len(paths)} images, {len(drawn)} detections with a score of {told.score:g} or more: {told.output}")
 
 
 def coco_images(paths: list[Path], detector: Detector) -> dict:
     """Which image_id of detections.json is which file."""
-    names = zip(detector.category_ids, detector.model.class_names, strict=True)
     return {
         "images": [{"id": image_id, "file_name": str(path)} for image_id, path in enumerate(paths)],
         "annotations": [],
-        "categories": [{"id": category_id, "name": name} for category_id, name in names],
+        "categories": coco_categories(detector.names),
     }
 
 

@@ -9,7 +9,7 @@ that are written whole, so that a round that was interrupted anywhere and is don
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +70,19 @@ class Bootstrapping:
             return None
         metrics = _finite(self.watch.measure()) if self.watch else None
         round_ = self._end(number, position, before, metrics)
-        write_json(self._file(number), asdict(round_))
+        write_json(self._file(number), round_.record())
         position.compute = round_.compute
         if self.fresh is not None:
             self.learner.load_state_dict({**self.fresh(), "criterion": self.learner.criterion.state_dict()})
         if self.regions is not None:
             self.regions.closed = round_.last or number == len(self.settings.rounds)
         say(round_.in_words())
-        return {name: value for name, value in asdict(round_).items() if name not in ("metrics", "before")}
+        return {name: value for name, value in round_.record().items() if name not in ("metrics", "before")}
 
     def rounds(self, ended: int) -> list[FinishedRound]:
         """The first so many rounds, as far as they took place."""
         files = [self._file(number) for number in range(1, ended + 1)]
-        return [FinishedRound(**read_json(file)) for file in files if file.exists()]
+        return [FinishedRound.of_record(read_json(file)) for file in files if file.exists()]
 
     def crops(self, ended: int) -> MinedCrops:
         """The crops that count after so many pauses."""
@@ -120,6 +120,7 @@ class Bootstrapping:
             scanned=found.scanned,
             false_positives=found.false_positives,
             crops=found.crops,
+            over_limit=found.over_limit,
             seen=seen,
             noted=noted,
             regions=joined,

@@ -4,8 +4,8 @@ The guarantees of the classical loops need a convex loss (Felzenszwalb et al., 2
 has not. So the recall at a fixed number of false positives per image is watched, and a round that loses it is undone.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 
@@ -49,6 +49,23 @@ class FinishedRound:
     """No round follows, although more were planned."""
     reason: str = ""
     """Why it was undone, or why no round follows."""
+    over_limit: int = 0
+    """False positives that could have become crops, had a round had room for more."""
+
+    @property
+    def acceptance_ratio(self) -> float | None:
+        """New negatives, regions and crops, for each image that was looked at; None where none was."""
+        images = self.scanned + self.seen
+        return (self.crops + self.regions) / images if images else None
+
+    def record(self) -> dict[str, Any]:
+        """What its file holds."""
+        return {**asdict(self), "acceptance_ratio": self.acceptance_ratio}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Self:
+        """The round that ``record`` gave."""
+        return cls(**{name: value for name, value in record.items() if name != "acceptance_ratio"})
 
     def ending(self, reason: str) -> Self:
         """The same as the last one, for a reason; without one, itself."""
@@ -104,7 +121,8 @@ def standing(rounds: Sequence[FinishedRound], *, then_undone: bool = False) -> l
 def exhausted(rounds: Sequence[FinishedRound], *, parts: int, least_acceptance: float) -> str:
     """Why no more rounds are worth their compute; empty where they are.
 
-    Only a complete pass can tell, one that saw all parts of the pool: a single part may be an easy one.
+    Only a complete pass can tell, one that saw all parts of the pool: a single part may be an easy one. A pass that had
+    to leave crops out, because a round takes no more, was not short of them.
 
     Args:
         rounds: all so far.
@@ -119,7 +137,7 @@ def exhausted(rounds: Sequence[FinishedRound], *, parts: int, least_acceptance: 
         if one.undone:
             break
         passed.setdefault(one.part, one)
-    if len(passed) < parts:
+    if len(passed) < parts or any(one.over_limit for one in passed.values()):
         return ""
     images = sum(one.scanned for one in passed.values())
     ratio = sum(one.crops for one in passed.values()) / images if images else None

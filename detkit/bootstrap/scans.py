@@ -11,10 +11,10 @@ from detkit.bootstrap.compute import scan_compute
 from detkit.errors import ConfigError
 from detkit.evaluation.detection_errors import IgnoreRegions
 from detkit.evaluation.review_marks import NO_MARKS, ReviewMarks
+from detkit.mining.decision import Decision
 from detkit.mining.negative_set import MinedCrops, NegativeSet
 from detkit.mining.pool import Pool
-from detkit.mining.quarantine import quarantined_regions
-from detkit.mining.review import ignored_regions
+from detkit.mining.quarantine import set_aside
 from detkit.mining.round import CROPS, MiningRound, mine, negatives_before
 from detkit.mining.settings import MiningSettings
 from detkit.mining.source import InputSize, MiningSource
@@ -30,6 +30,8 @@ class ScanResult:
     """Detections that are background errors, of any score."""
     crops: int = 0
     """Those that joined."""
+    over_limit: int = 0
+    """Those that the round had no room for."""
     negatives: int = 0
     """Crops of the set after the round."""
     charge: int = 0
@@ -106,6 +108,7 @@ class Scans:
             scanned=sum(summary["images"] for summary in summaries),
             false_positives=sum(summary["detections"].get("background", 0) for summary in summaries),
             crops=sum(summary["kept"] for summary in summaries),
+            over_limit=sum(summary["decisions"].get(Decision.OVER_ROUND_LIMIT, 0) for summary in summaries),
             negatives=len(negatives.crops),
             charge=self.charge(part),
         )
@@ -128,9 +131,8 @@ class Scans:
 
     def ignored(self, label: str, before: int) -> IgnoreRegions:
         """What of a pool was set aside by rounds before this one, or rejected by a person."""
-        pool = self.pools[label]
-        suspects = quarantined_regions(self.root / f"{label}-quarantine.json", pool, before=before)
-        return ignored_regions(pool, suspects, self.marks.get(label, NO_MARKS))
+        marks = self.marks.get(label, NO_MARKS)
+        return set_aside(self.root, label, self.pools[label], marks, before=before)
 
     def charge(self, part: int) -> int:
         """What the scans of a part cost, in forward passes per canvas pixel."""

@@ -16,7 +16,7 @@ from detkit.config import Config
 from detkit.errors import ConfigError, DataError, TrainingError
 from detkit.evaluation import DetectionTable
 from detkit.evaluation.compared_metrics import COMPARED_METRICS
-from detkit.evaluation.comparison_results import LearningPoint, MiningRound
+from detkit.evaluation.comparison_results import LearningPoint, RoundResult
 from detkit.evaluation.joining import join_tables
 from detkit.files import read_json, write_json
 from detkit.training.loop import LAST, Position, Run
@@ -108,16 +108,15 @@ def _detections(config: Config, run: Run, splits: Sequence[tuple[Path, Path]]) -
     return rounded(join_tables(truths, tables))
 
 
-def _as_result(round_: FinishedRound) -> MiningRound:
-    images, added = round_.scanned + round_.seen, round_.crops + round_.regions
-    return MiningRound(
+def _as_result(round_: FinishedRound) -> RoundResult:
+    return RoundResult(
         number=round_.number,
         compute=round_.compute,
-        scanned=images,
+        scanned=round_.scanned + round_.seen,
         false_positives=round_.false_positives + round_.noted,
-        added=added,
+        added=round_.crops + round_.regions,
         negatives=round_.negatives,
-        acceptance=added / images if images else None,
+        acceptance=round_.acceptance_ratio,
         rolled_back=round_.undone,
         reason=round_.reason,
     )

@@ -29,9 +29,16 @@ from detkit.console import say
 from detkit.errors import ConfigError, DataError
 from detkit.evaluation import read_ground_truth
 from detkit.files import read_json
+from detkit.training.resume import flat_keys
 
 LEAST_GROUPS = 10
 """Resamples of fewer groups say too little about how far others would be from these: intervals would be too narrow."""
+SHARED_KEYS = (
+    *("data.", "model.", "matcher.", "postprocess.", "evaluation."),
+    *("device", "precision", "training.batch_size", "training.accumulate"),
+)
+"""What all arms have: an arm with a larger network, other images or another cut of scores would win by that. Compute
+counts canvas pixels, which a larger network does not raise."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,17 @@ class ComparedArms:
 
     def _refuse(self, arm: ComparedArm, config: Config) -> None:
         """What would make a comparison unfair."""
+        own, shared = (flat_keys(one.model_dump(mode="json")) for one in (config, self.shared))
+        changed = [
+            key
+            for key in sorted({*own, *shared})
+            if key.startswith(SHARED_KEYS) and own.get(key) != shared.get(key)
+        ]
+        if changed:
+            raise ConfigError(
+                f"arm {arm.name!r}: {', '.join(changed)}: arms are compared on the same detector, data and metrics; "
+                "set it for all of them, in the comparison's own overrides"
+            )
         if config.training.early_stopping is not None:
             raise ConfigError(
                 f"arm {arm.name!r}: training.early_stopping: a run that stops early spends less than the others; "

@@ -1,7 +1,7 @@
 """A trained model, and what it finds."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,11 @@ class Detector:
     config: Config
     category_ids: tuple[int, ...]
     placement: Placement
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """The name of each class by its COCO id."""
+        return dict(zip(self.category_ids, self.model.class_names, strict=True))
 
 
 def load_detector(

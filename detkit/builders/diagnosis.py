@@ -27,9 +27,10 @@ from detkit.evaluation.results import surest
 from detkit.evaluation.review_marks import NO_MARKS, ReviewMarks, read_review_marks
 from detkit.files import read_json, sha256_of
 from detkit.mining.manifest import read_manifest
+from detkit.training.loop import BEST, LAST
+from detkit.training.resume import ROUNDS
 from detkit.training.run_log import read_log
 
-BEST, LAST, ROUNDS = "best.pt", "last.pt", "rounds"
 _READ_AHEAD = 4
 """Images that are decoded while others are cut."""
 _GROUPS = TypeAdapter(dict[str, list[str]], config=ConfigDict(strict=True))

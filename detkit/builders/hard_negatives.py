@@ -4,21 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from detkit.bootstrap.bootstrapping import Bootstrapping
 from detkit.builders.data import in_data_root, split_paths
+from detkit.comparison.pictures import write_jpeg
 from detkit.config import Config
 from detkit.data.coco import read_coco
 from detkit.data.images import read_image
 from detkit.evaluation.comparison_results import HardNegative
-from detkit.files import written_whole
+from detkit.mining.crops import surroundings
 from detkit.training.loop import Run
 
 SIDE = 72
 """Pixels of the longer side of a picture."""
-QUALITY = 80
 CONTEXT = 2.0
 """Sides of what is shown of a region, as a multiple of the region's."""
 FOLDER = "crops"
@@ -53,7 +52,7 @@ def write_hardest(
     """
     if not isinstance(run.at_pause, Bootstrapping):
         return []
-    found = [*_crops(config, run.at_pause, len(run.plan.pauses)), *_regions(config, run.at_pause)]
+    found = [*_crops(run.at_pause, len(run.plan.pauses)), *_regions(config, run.at_pause)]
     if config.data.background is not None:
         pool = in_data_root(config, config.data.background.images)
         found = [replace(hard, of_pool=hard.original.is_relative_to(pool)) for hard in found]
@@ -62,21 +61,20 @@ def write_hardest(
     hardest = []
     for number, hard in enumerate(found[:count], 1):
         picture = f"{FOLDER}/{name}-{number:02}.jpg"
-        pixels = read_image(hard.file) if hard.box is None else around(read_image(hard.file), hard.box)
-        with written_whole(folder / picture) as partial:
-            partial.write_bytes(_as_jpeg(pixels))
+        pixels = read_image(hard.file)
+        shown = pixels if hard.box is None else surroundings(pixels, hard.box, CONTEXT)
+        write_jpeg(folder / picture, shown, SIDE)
         source = _short(config, hard.original)
         score = round(hard.score, 4)
         hardest.append(HardNegative(picture, source, hard.class_name, score, hard.round, hard.of_pool))
     return hardest
 
 
-def _crops(config: Config, bootstrapping: Bootstrapping, pauses: int) -> Iterator[_Hard]:
+def _crops(bootstrapping: Bootstrapping, pauses: int) -> Iterator[_Hard]:
     if bootstrapping.scans is None:
         return
     crops = bootstrapping.crops(pauses)
-    truth = next(iter(bootstrapping.scans.pools.values())).ground_truth
-    names = dict(zip(truth.category_ids, truth.class_names, strict=True))
+    names = next(iter(bootstrapping.scans.pools.values())).ground_truth.names
     for row in range(len(crops)):
         yield _Hard(
             score=float(crops.scores[row]),
@@ -107,19 +105,3 @@ def _short(config: Config, file: Path) -> str:
     """A file's name below the data root."""
     root = Path(config.data.root or ".")
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-
-
-def around(image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """A region with what is beside it, as far as the image goes."""
-    limit = np.array(image.shape[1::-1])
-    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) * CONTEXT / 2
-    x1, y1 = np.clip(np.floor(centre - half), 0, limit - 1).astype(int)
-    x2, y2 = np.clip(np.ceil(centre + half), (x1 + 1, y1 + 1), limit).astype(int)
-    return image[y1:y2, x1:x2]
-
-
-def _as_jpeg(pixels: np.ndarray) -> bytes:
-    scale = min(1.0, SIDE / max(pixels.shape[:2]))
-    size = tuple(max(1, round(side * scale)) for side in pixels.shape[1::-1])
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    return cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,17 @@ VERSIONS = ("torch", "torchvision", "numpy", "albumentations", "pycocotools")
 
 def versions(*more: str) -> dict[str, str]:
     """Of detkit, of what its numbers come from, and of more packages by name."""
-    return {"detkit": detkit.__version__, **{name: version(name) for name in (*VERSIONS, *more)}}
+    own = f"{detkit.__version__} (sources {_sources()})"
+    return {"detkit": own, **{name: version(name) for name in (*VERSIONS, *more)}}
+
+
+@cache
+def _sources() -> str:
+    """A digest of detkit's Python files: between two releases the version alone says little."""
+    root = Path(detkit.__file__).parent
+    files = sorted(root.rglob("*.py"))
+    lines = [f"{file.relative_to(root).as_posix()} {sha256_of(file)}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
 
 
 def run_identity(config: Config, splits: Sequence[Split | None]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from detkit.builders.learner import build_learner
 from detkit.builders.rounds import bootstrap_settings, build_bootstrapping
 from detkit.builders.training_images import training_images
 from detkit.config import Config, dump_config
+from detkit.console import warn
 from detkit.data.coco import read_coco
 from detkit.data.dataset import DetectionDataset
 from detkit.data.loader import BatchOrder
@@ -43,6 +44,11 @@ def begin_run(
     """
     folder = Path(config.output)
     told = config.model_dump(mode="json")
+    if config.unverified_and_unscanned:
+        warn(
+            "data.background: the pool is unverified, and nothing here looks for objects in it: what it shows of them "
+            "is trained as background; look through it, or scan it (bootstrap.crops)"
+        )
     checkpoint = checkpoint_to_resume(folder, told, resume=resume, overwrite=overwrite)
     run = build_run(config, resumed=checkpoint is not None, after_validation=after_validation)
     if checkpoint is None:

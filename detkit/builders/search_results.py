@@ -24,7 +24,6 @@ from detkit.search.summary import summarise_parameters, summarise_trials
 from detkit.training.loop import BEST
 
 WINNER_FILE = "best.yaml"
-VERSIONS = ("torch", "torchvision", "optuna", "numpy", "pycocotools")
 
 
 def write_found(experiment: SearchedExperiment, study: Study, wanted: int) -> Search:

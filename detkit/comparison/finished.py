@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from detkit.errors import DataError
 from detkit.evaluation import DetectionTable
-from detkit.evaluation.comparison_results import HardNegative, LearningPoint, MiningRound
+from detkit.evaluation.comparison_results import HardNegative, LearningPoint, RoundResult
 from detkit.files import written_whole
 
 FORMAT = "detkit finished run"
@@ -39,7 +39,7 @@ class FinishedRun:
     wall_clock: float
     """Seconds."""
     learning: Sequence[LearningPoint] = ()
-    rounds: Sequence[MiningRound] = ()
+    rounds: Sequence[RoundResult] = ()
     hardest: Sequence[HardNegative] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of what it was made with; a file of before they were kept has none."""
@@ -63,7 +63,7 @@ class _Record:
     compute: dict[str, float]
     wall_clock: float
     learning: tuple[LearningPoint, ...]
-    rounds: tuple[MiningRound, ...]
+    rounds: tuple[RoundResult, ...]
     hardest: tuple[HardNegative, ...]
     versions: dict[str, str] = field(default_factory=dict)
 

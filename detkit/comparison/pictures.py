@@ -21,6 +21,7 @@ from detkit.files import written_whole
 FOLDER = "pictures"
 LONGEST_SIDE = 480
 QUALITY = 80
+"""JPEG's."""
 DIFFER, DRAWN = "One of those on which the arms differ most", "Drawn at random"
 
 
@@ -98,7 +99,7 @@ def write_pictures(
     for number, (image_id, reason) in enumerate(chosen.items(), 1):
         name, pixels = read_image(image_id)
         path = Path(FOLDER) / f"{number:02}.jpg"
-        _write_thumbnail(folder / path, pixels)
+        write_jpeg(folder / path, pixels, LONGEST_SIDE)
         rows = np.flatnonzero((ground_truth.object_image_ids == image_id) & ~ground_truth.crowd)
         pictures.append(
             Picture(
@@ -126,7 +127,6 @@ def _errors_per_image(ground_truth: GroundTruth, arm: ArmDetections) -> np.ndarr
 
 
 def _panel(ground_truth: GroundTruth, arm: ArmDetections, image_id: int, objects: np.ndarray) -> Panel:
-    names = dict(zip(ground_truth.category_ids, ground_truth.class_names, strict=True))
     rows = np.flatnonzero(arm.table.image_ids == image_id)
     rows = rows[np.argsort(-arm.table.scores[rows], kind="stable")]
     found = arm.matches.objects[arm.matches.correct]
@@ -137,7 +137,7 @@ def _panel(ground_truth: GroundTruth, arm: ArmDetections, image_id: int, objects
         detections=tuple(
             DrawnDetection(
                 box=_box(arm.table.boxes[row]),
-                class_name=names[int(arm.table.category_ids[row])],
+                class_name=ground_truth.names[int(arm.table.category_ids[row])],
                 score=round(float(arm.table.scores[row]), 4),
                 outcome="correct"
                 if arm.matches.correct[row]
@@ -152,8 +152,8 @@ def _panel(ground_truth: GroundTruth, arm: ArmDetections, image_id: int, objects
 
 
 def _object(ground_truth: GroundTruth, row: int) -> Object:
-    names = dict(zip(ground_truth.category_ids, ground_truth.class_names, strict=True))
-    return Object(_box(ground_truth.boxes[row]), names[int(ground_truth.object_category_ids[row])])
+    name = ground_truth.names[int(ground_truth.object_category_ids[row])]
+    return Object(_box(ground_truth.boxes[row]), name)
 
 
 def _box(box: np.ndarray) -> Box:
@@ -161,8 +161,9 @@ def _box(box: np.ndarray) -> Box:
     return x0, y0, x1, y1
 
 
-def _write_thumbnail(path: Path, pixels: np.ndarray) -> None:
-    share = min(1.0, LONGEST_SIDE / max(pixels.shape[:2]))
+def write_jpeg(path: Path, pixels: np.ndarray, longest_side: int) -> None:
+    """Write a picture, RGB uint8 [H, W, 3], whole or not at all; one whose longer side is longer is shrunk to it."""
+    share = min(1.0, longest_side / max(pixels.shape[:2]))
     size = [max(1, round(side * share)) for side in pixels.shape[1::-1]]
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if share < 1 else pixels
     encoded = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]

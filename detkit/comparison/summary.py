@@ -23,7 +23,6 @@ from detkit.evaluation.comparison_results import (
 )
 from detkit.evaluation.detection_curve import DetectionCurve, detection_curve
 
-RESAMPLES = 10_000
 RECALL_GRID = tuple(np.linspace(0, 1, 101).round(2).tolist())
 FALSE_POSITIVE_GRID = tuple(np.logspace(-2, 1, 61).round(6).tolist())
 DIGITS = 5
@@ -35,7 +34,7 @@ def summarise(
     arms: Sequence[FinishedArm],
     *,
     title: str,
-    resamples: int = RESAMPLES,
+    resamples: int,
     seed: int = 0,
     groups: np.ndarray | None = None,
     missing: Sequence[MissingRun] = (),
@@ -56,19 +55,31 @@ def summarise(
     Raises:
         DataError: arms, their seeds, or their detections and the ground truth do not go together.
     """
+    draws = draw(len(ground_truth.image_ids), resamples=resamples, seed=seed, groups=groups)
+    resampling = Resampling(resamples, seed, None if groups is None else len(np.unique(groups)))
+    measured = _measured_arms(ground_truth, arms, draws, progress)
+    return _concluded(title, ground_truth, measured, resampling, missing)
+
+
+def _concluded(
+    title: str,
+    ground_truth: GroundTruth,
+    measured: tuple[tuple[Arm, ...], tuple[Difference, ...]],
+    resampling: Resampling,
+    missing: Sequence[MissingRun],
+) -> Comparison:
+    """What was measured, with the verdict."""
+    arms, differences = measured
     images = len(ground_truth.image_ids)
-    draws = draw(images, resamples=resamples, seed=seed, groups=groups)
-    together = None if groups is None else len(np.unique(groups))
-    summaries, differences = _measured_arms(ground_truth, arms, draws, progress)
     return Comparison(
         title=title,
         images=images,
         objects=sum(ground_truth.objects_per_class()),
         classes=ground_truth.class_names,
-        resampling=Resampling(resamples, seed, together),
-        arms=summaries,
+        resampling=resampling,
+        arms=arms,
         differences=differences,
-        verdict=verdict(summaries, differences, images=images, groups=together, missing=missing),
+        verdict=verdict(arms, differences, images=images, groups=resampling.groups, missing=missing),
         recall_grid=RECALL_GRID,
         false_positive_grid=FALSE_POSITIVE_GRID,
         missing=tuple(missing),

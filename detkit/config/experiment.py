@@ -41,6 +41,13 @@ class Config(Section):
     postprocess: PostProcess = PostProcess()
     evaluation: Evaluation = Evaluation()
 
+    @property
+    def unverified_and_unscanned(self) -> bool:
+        """Whether objects that nobody marked may be trained as background: no scan sets aside what may be one."""
+        background, crops = self.data.background, self.bootstrap.crops if self.bootstrap else None
+        scanned = crops is not None and "pool" in crops.sources
+        return background is not None and background.state == "unverified" and not scanned
+
     @model_validator(mode="after")
     def _rounds_have_something_to_do(self) -> "Config":
         mined = self.selection.name == "mined"

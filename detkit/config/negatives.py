@@ -108,7 +108,7 @@ class Bootstrap(Section):
     most_compute: Share = 1.0
     """Bootstrapping ends when mining has cost this share of what all steps of the run cost."""
     lost_recall: Share = 1.0
-    """A round that loses more recall than this is undone. 1 does not watch recall; to watch it costs a pass over
-    ``data.val`` for each round."""
+    """A round that loses more recall than this is undone, when the next one would begin; what follows the last round is
+    not watched. 1 does not watch recall; to watch it costs a pass over ``data.val`` for each round."""
     false_positives: Positive = 1.0
     """Per image, at which recall is watched."""

@@ -140,8 +140,8 @@ def tracked_target(
     return {  # type: ignore[typeddict-item]
         "image_id": torch.tensor(image_id, dtype=torch.int64),
         "to_canvas": torch.from_numpy(affine),
-        "size": torch.tensor([shape[1], shape[0]], dtype=torch.float32),
-        "original_size": torch.tensor([original[1], original[0]], dtype=torch.float32),
+        "size": torch.tensor([shape[0], shape[1]], dtype=torch.float32),
+        "original_size": torch.tensor([original[0], original[1]], dtype=torch.float32),
     }
 
 

@@ -55,7 +55,7 @@ class LearningPoint:
 
 
 @dataclass(frozen=True)
-class MiningRound:
+class RoundResult:
     """One search for false positives, by scans and by the training steps themselves, and what became of them."""
 
     number: int
@@ -116,7 +116,7 @@ class Run:
     """Seconds."""
     learning: tuple[LearningPoint, ...]
     curves: Curves
-    rounds: tuple[MiningRound, ...] = ()
+    rounds: tuple[RoundResult, ...] = ()
     hardest: tuple[HardNegative, ...] = ()
 
 

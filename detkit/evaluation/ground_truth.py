@@ -1,8 +1,9 @@
 """The objects that detections are measured against, read from COCO annotations."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,15 +45,19 @@ class GroundTruth:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    @cached_property
+    def names(self) -> Mapping[int, str]:
+        """The name of each class by its COCO id."""
+        return dict(zip(self.category_ids, self.class_names, strict=True))
+
     def of_classes(self, category_ids: Sequence[int]) -> "GroundTruth":
         """The objects of these classes, in this order and in the same images; all others become background."""
         rows = np.isin(self.object_category_ids, category_ids)
-        names = dict(zip(self.category_ids, self.class_names, strict=True))
         others = [id_ for id_ in self.category_ids if id_ not in category_ids]
         return replace(
             self,
             category_ids=tuple(category_ids),
-            class_names=tuple(names[id_] for id_ in category_ids),
+            class_names=tuple(self.names[id_] for id_ in category_ids),
             object_image_ids=self.object_image_ids[rows],
             object_category_ids=self.object_category_ids[rows],
             boxes=self.boxes[rows],
@@ -103,6 +108,11 @@ def read_ground_truth(path: str | os.PathLike, classes: Sequence[str] | None = N
     _refuse_unknown(everything.object_image_ids, everything.image_ids, path, "images")
     _refuse_unknown(everything.object_category_ids, everything.category_ids, path, "categories")
     return everything if classes is None else _narrowed(everything, classes, path)
+
+
+def coco_categories(names: Mapping[int, str]) -> list[dict[str, Any]]:
+    """The list ``categories`` of a COCO file, from class names by id."""
+    return [{"id": id_, "name": name} for id_, name in names.items()]
 
 
 def _rows(tree: dict[str, Any], path: str | os.PathLike, key: str) -> JsonRows:

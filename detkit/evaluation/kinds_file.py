@@ -42,7 +42,7 @@ def write_kinds(
 def _detections(
     ground_truth: GroundTruth, table: DetectionTable, classified: ClassifiedDetections
 ) -> Iterator[list[Any]]:
-    names = dict(zip(ground_truth.category_ids, ground_truth.class_names, strict=True))
+    names = ground_truth.names
     words = [kind.words for kind in DetectionKind]
     objects = [names[id_] for id_ in ground_truth.object_category_ids.tolist()]
     columns = (
@@ -60,12 +60,11 @@ def _detections(
 
 
 def _missed(ground_truth: GroundTruth, classified: ClassifiedDetections) -> Iterator[list[Any]]:
-    names = dict(zip(ground_truth.category_ids, ground_truth.class_names, strict=True))
     overlaps = np.zeros(len(ground_truth))
     seen = classified.nearest_objects >= 0
     np.maximum.at(overlaps, classified.nearest_objects[seen], classified.nearest_ious[seen])
     for row in np.flatnonzero(classified.missed).tolist():
-        name = names[int(ground_truth.object_category_ids[row])]
+        name = ground_truth.names[int(ground_truth.object_category_ids[row])]
         box = np.round(ground_truth.boxes[row], 2).tolist()
         yield [
             int(ground_truth.object_image_ids[row]),

@@ -43,7 +43,7 @@ def symptoms(ground_truth: GroundTruth, table: DetectionTable) -> Symptoms:
     there = ~ground_truth.crowd
     with_objects = np.unique(ground_truth.object_image_ids[there])
     present = np.unique(ground_truth.object_category_ids[there])
-    names = dict(zip(ground_truth.category_ids, ground_truth.class_names, strict=True))
+    names = ground_truth.names
     objects, said = _surest_on_each(ground_truth, table)
     meant = ground_truth.object_category_ids[objects]
     return Symptoms(

@@ -28,6 +28,8 @@ _ENCODING = {
         cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
     ),
 }  # fmt: skip
+_LOOK_CONTEXT = 1.5
+"""Sides of what a crop's look is taken of, as a multiple of the false positive's."""
 _BLOCK = 256
 """Crops that are held in memory at a time."""
 
@@ -76,7 +78,7 @@ class CropWriter:
                 x1, y1, x2, y2 = _window(candidates[row])
                 crop = pixels[y1:y2, x1:x2].copy()
                 box = np.array(candidates[row].box) * scale - [x1, y1, x1, y1]
-                crops[row] = Crop(crop, difference_hash(_surroundings(crop, box)))
+                crops[row] = Crop(crop, difference_hash(surroundings(crop, box, _LOOK_CONTEXT)))
 
         order = sorted(range(len(candidates)), key=lambda row: candidates[row].image)
         groups = [list(rows) for _, rows in groupby(order, key=lambda row: candidates[row].image)]
@@ -179,13 +181,19 @@ class _Gallery:
         return candidate.decided(Decision.KEPT, candidate.reason)
 
 
-def _surroundings(crop: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The part of a crop that a box [4] covers, and a quarter of the box's sides around it."""
-    margin = (box[2:] - box[:2]) / 4
-    height, width = crop.shape[:2]
+def surroundings(image: np.ndarray, box: np.ndarray, context: float) -> np.ndarray:
+    """What is in a box and around it, as far as the image goes, and at least one pixel.
+
+    Args:
+        image: [H, W, 3].
+        box: xyxy in its pixels, floating point [4]; it may reach out.
+        context: sides of what is taken, as a multiple of the box's.
+    """
+    margin = (box[2:] - box[:2]) * ((context - 1) / 2)
+    height, width = image.shape[:2]
     x1, y1 = np.floor(box[:2] - margin).clip(0, [width - 1, height - 1]).astype(int)
     x2, y2 = np.ceil(box[2:] + margin).clip([x1 + 1, y1 + 1], [width, height]).astype(int)
-    return crop[y1:y2, x1:x2]
+    return image[y1:y2, x1:x2]
 
 
 def _window(candidate: Candidate) -> Box:

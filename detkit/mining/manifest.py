@@ -21,7 +21,7 @@ measure of opencv_traincascade, which counts windows).
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,7 @@ def manifest_rows(
     """
     pool = writer.pool
     digests = _digests(pool, sorted({candidate.image for candidate in candidates}))
-    truth = pool.ground_truth
-    names = dict(zip(truth.category_ids, truth.class_names, strict=True))
+    names = pool.ground_truth.names
     return [
         {
             "file": str(pool.files[candidate.image]),
@@ -79,7 +78,7 @@ def manifest_rows(
 
 
 def evicted_rows(
-    crops: MinedCrops, class_names: dict[int, str], checkpoint: str, reason: str
+    crops: MinedCrops, class_names: Mapping[int, str], checkpoint: str, reason: str
 ) -> list[dict[str, Any]]:
     """The lines of crops of earlier rounds that had to make room."""
     return [

@@ -19,6 +19,7 @@ from detkit.data.transforms import Transform
 from detkit.errors import ConfigError, DataError
 from detkit.evaluation import GroundTruth, read_ground_truth
 from detkit.evaluation.detection_errors import IgnoreRegions
+from detkit.files import sha256_of
 from detkit.mining.negative_set import real_paths
 from detkit.structures import Target
 
@@ -67,6 +68,16 @@ class Pool:
     def real_files(self) -> np.ndarray:
         """The paths of the images, however the folder was told: str [I]."""
         return real_paths(self.files)
+
+    def digest(self, index: int) -> str:
+        """The first 16 digits of the SHA-256 of an image's file, which is read once."""
+        if index not in self._digests:
+            self._digests[index] = sha256_of(self.files[index])[:16]
+        return self._digests[index]
+
+    @cached_property
+    def _digests(self) -> dict[int, str]:
+        return {}
 
     def part(self, index: int, count: int) -> range:
         """The images of one of ``count`` equal parts; each image is in one part, and a part is spread over the pool.

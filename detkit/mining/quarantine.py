@@ -4,7 +4,8 @@ The list is a COCO file, so that any labelling tool shows it: ``info`` (with ``f
 ``format_version`` 1), the images with a suspect (names start from the pool's folder; ``sha256``, the first 16 digits of
 the file's, tells them from others of that name), an annotation for each suspect
 (with its ``score``, its ``round``, and ``iscrowd`` 1, which makes it a region to ignore), and the categories. Nothing
-on the list is ever a negative. A person takes the images with objects out of the pool, or gives them boxes.
+on the list is a negative, unless a person's mark accepts it as background (see ``review``). A person takes the images
+with objects out of the pool, or gives them boxes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,14 +16,22 @@ import numpy as np
 
 from detkit.errors import DataError
 from detkit.evaluation.detection_errors import IgnoreRegions
-from detkit.files import read_json, sha256_of, write_json
+from detkit.evaluation.ground_truth import coco_categories
+from detkit.evaluation.review_marks import ReviewMarks
+from detkit.files import read_json, write_json
 from detkit.mining.candidates import Candidate
 from detkit.mining.pool import Pool
+from detkit.mining.review import ignored_regions
 
 FORMAT = "detkit quarantine"
 FORMAT_VERSION = 1
-_Key = tuple[str, str | None]
-"""An image's name and the first digits of its SHA-256, which lists of before it was kept lack."""
+_Key = tuple[str, str]
+"""An image's name and the first digits of its SHA-256."""
+
+
+def quarantine_file(root: Path, label: str) -> Path:
+    """The list of the suspects of all rounds below a folder; ``label`` is their source's."""
+    return root / ("quarantine.json" if label == "round" else f"{label}-quarantine.json")
 
 
 def write_quarantine(
@@ -52,7 +61,7 @@ def write_quarantine(
     for suspect in suspects:
         height, width = sizes[suspect.image]
         image = {"file_name": str(pool.names[suspect.image]), "width": width, "height": height}
-        image["sha256"] = sha256_of(pool.files[suspect.image])[:16]
+        image["sha256"] = pool.digest(suspect.image)
         image_of.setdefault(_key(image), image)
         rows.append((_key(image), _annotation(suspect, number)))
     write_json(path, _as_coco(rows, image_of, pool))
@@ -75,19 +84,33 @@ def quarantined_regions(path: Path, pool: Pool, *, before: int) -> IgnoreRegions
     return IgnoreRegions(pool.ground_truth.image_ids[places].astype(np.int64), boxes)
 
 
+def set_aside(root: Path, label: str, pool: Pool, marks: ReviewMarks, *, before: int) -> IgnoreRegions:
+    """What is neither object nor background in a pool, as the rounds ``before`` this one and a person say.
+
+    Args:
+        root, label: of the rounds, see ``quarantine_file``.
+        pool, marks: see ``review.ignored_regions``.
+        before: a round's number.
+
+    Raises:
+        DataError: the list of suspects there cannot be read.
+    """
+    suspects = quarantined_regions(quarantine_file(root, label), pool, before=before)
+    return ignored_regions(pool, suspects, marks)
+
+
 def _places(tree: dict[str, Any], pool: Pool) -> dict[int, int]:
     """The place in the pool of the images of a list, by their id there: those that are the pool's, and no others."""
     place = {name: index for index, name in enumerate(pool.names.tolist())}
     return {
         image["id"]: place[image["file_name"]]
         for image in tree["images"]
-        if image["file_name"] in place
-        and image.get("sha256") in (None, sha256_of(pool.files[place[image["file_name"]]])[:16])
+        if image["file_name"] in place and image["sha256"] == pool.digest(place[image["file_name"]])
     }
 
 
 def _key(image: dict[str, Any]) -> _Key:
-    return image["file_name"], image.get("sha256")
+    return image["file_name"], image["sha256"]
 
 
 def _as_coco(
@@ -95,14 +118,13 @@ def _as_coco(
 ) -> dict[str, Any]:
     """The list of annotations, each with the key of its image, and of the images that they need, numbered anew."""
     ids = {key: id_ for id_, key in enumerate(dict.fromkeys(key for key, _ in rows), start=1)}
-    names = zip(pool.ground_truth.category_ids, pool.ground_truth.class_names, strict=True)
     return {
         "info": {"format": FORMAT, "format_version": FORMAT_VERSION},
         "images": [{**image_of[key], "id": id_} for key, id_ in ids.items()],
         "annotations": [
             {**row, "id": id_, "image_id": ids[key]} for id_, (key, row) in enumerate(rows, start=1)
         ],
-        "categories": [{"id": id_, "name": name} for id_, name in names],
+        "categories": coco_categories(pool.ground_truth.names),
     }
 
 

@@ -19,7 +19,6 @@ import numpy as np
 
 from detkit.console import warn
 from detkit.errors import ConfigError
-from detkit.evaluation.detection_errors import IgnoreRegions
 from detkit.evaluation.review_marks import NO_MARKS, ReviewMarks
 from detkit.files import write_json
 from detkit.mining.candidates import Candidate, holds
@@ -29,8 +28,7 @@ from detkit.mining.export import write_coco_negatives
 from detkit.mining.manifest import evicted_rows, manifest_rows, summarise, write_manifest
 from detkit.mining.negative_set import MinedCrops, NegativeSet, load_negative_set
 from detkit.mining.pool import Pool
-from detkit.mining.quarantine import quarantined_regions, write_quarantine
-from detkit.mining.review import ignored_regions
+from detkit.mining.quarantine import quarantine_file, set_aside, write_quarantine
 from detkit.mining.scan import Scan, ScannedImage, run_scan
 from detkit.mining.settings import MiningSettings
 from detkit.mining.source import MiningSource
@@ -87,7 +85,7 @@ class MiningRound:
     @property
     def quarantine(self) -> Path:
         """The list of the suspects of all rounds (see ``quarantine``)."""
-        return self.root / ("quarantine.json" if self.label == "round" else f"{self.label}-quarantine.json")
+        return quarantine_file(self.root, self.label)
 
     @property
     def coco(self) -> Path:
@@ -178,13 +176,13 @@ def negatives_before(root: Path, number: int, *, capacity: int | None, label: st
     return replace(load_negative_set(_folder(root, label, number - 1) / NEGATIVES), capacity=capacity)
 
 
-def begin(told: MiningRound, *, resume: bool, overwrite: bool) -> None:
-    """Make sure that a round's folder is fit to be mined into.
+def refuse_begun(told: MiningRound, *, resume: bool, overwrite: bool) -> None:
+    """Make sure that a round's folder is fit to be mined into; nothing is removed here, see ``remove_round``.
 
     Args:
         told: the round.
         resume: go on with what is there.
-        overwrite: remove what is there.
+        overwrite: do it anew.
 
     Raises:
         ConfigError: the round has been begun, and neither is asked for; or one is, and the next round builds on it.
@@ -194,13 +192,15 @@ def begin(told: MiningRound, *, resume: bool, overwrite: bool) -> None:
         raise ConfigError(
             f"{later}: builds on round {told.number}; move it away before you do that round again"
         )
-    if not (told.folder / SCAN).exists() or resume:
-        return
-    if not overwrite:
+    if (told.folder / SCAN).exists() and not (resume or overwrite):
         raise ConfigError(
             f"{told.folder}: round {told.number} was begun already; go on with it (--resume), do it anew "
             f"(--overwrite), or do the next one (--round {told.number + 1})"
         )
+
+
+def remove_round(told: MiningRound) -> None:
+    """Remove what is there of a round."""
     for name in (SUMMARY, NEGATIVES, MANIFEST, SCAN):
         (told.folder / name).unlink(missing_ok=True)
     # Those too that a kill left half written.
@@ -247,17 +247,10 @@ def _scan(told: MiningRound) -> Scan:
         settings=told.settings,
         input_size=told.source.input_size,
         identity=told.identity,
-        ignore=_ignored(told),
+        ignore=set_aside(told.root, told.label, pool, told.marks, before=told.number),
         known=told.negatives.crops,
         accepted=told.marks.boxes("accepted"),
     )
-
-
-def _ignored(told: MiningRound) -> IgnoreRegions:
-    """What is neither object nor background in the pool, as the rounds before and a person say."""
-    pool = told.source.pool
-    suspects = quarantined_regions(told.quarantine, pool, before=told.number)
-    return ignored_regions(pool, suspects, told.marks)
 
 
 def _above(candidate: Candidate, threshold: float) -> Candidate:
@@ -296,8 +289,7 @@ def _record(
         sizes = {line.image: line.size for line in lines}
         write_quarantine(told.quarantine, told.source.pool, suspects, sizes, told.number)
     negatives.save(told.folder / NEGATIVES)
-    truth = told.source.pool.ground_truth
-    write_coco_negatives(told.coco, negatives.crops, truth.class_names, truth.category_ids)
+    write_coco_negatives(told.coco, negatives.crops, told.source.pool.ground_truth.names)
     summary = {
         **summarise(lines, candidates, threshold=threshold),
         **told.identity,
@@ -314,8 +306,7 @@ def _hardest_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _left(told: MiningRound, crops: Mapping[str, MinedCrops]) -> list[dict[str, Any]]:
     """The lines of crops of earlier rounds that left the set, by why they did."""
-    truth = told.source.pool.ground_truth
-    names = dict(zip(truth.category_ids, truth.class_names, strict=True))
+    names = told.source.pool.ground_truth.names
     return [
         row for reason, some in crops.items() for row in evicted_rows(some, names, told.source.name, reason)
     ]
@@ -329,7 +320,7 @@ def _doubts(told: MiningRound, suspects: Sequence[Candidate]) -> list[tuple[str,
     pool = told.source.pool
     return [
         *((str(pool.files[suspect.image]), suspect.box) for suspect in suspects),
-        *pool.files_of(_ignored(told)),
+        *pool.files_of(set_aside(told.root, told.label, pool, told.marks, before=told.number)),
     ]
 
 

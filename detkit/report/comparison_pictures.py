@@ -3,7 +3,6 @@
 A picture is embedded once and shown under every arm, so that six arms cost no more than one.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -14,6 +13,7 @@ import numpy as np
 
 from detkit.errors import DataError
 from detkit.evaluation.comparison_results import Box, DrawnDetection, Object, Panel, Picture
+from detkit.report.data_uris import data_uri, jpeg_uri
 
 _KINDS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
 _TEXT_SHARE = 26
@@ -24,39 +24,32 @@ _LABEL_WIDTH = 2.6
 """Of a score with two decimals, in heights of the label."""
 MOST_FALSE = 60
 """False detections drawn in a panel, the surest; a detector that fires everywhere must not make a page of 10 MB."""
-_CROP_BYTES, _CROP_SIDE = 8_000, 176
-"""A crop whose file is larger is shown smaller: pixels of its longer side."""
+_CROP_BYTES, _CROP_SIDE, _CROP_QUALITY = 8_000, 176, 82
+"""A crop whose file is larger is shown smaller: pixels of its longer side; JPEG's quality."""
 
 
-def data_uri(folder: str | PathLike, picture: str) -> str:
+def picture_uri(folder: str | PathLike, picture: str) -> str:
     """A JPEG or PNG below the results' folder, for the ``src`` of an image.
 
     Raises:
         DataError: the path leads out of the folder, or to no readable JPEG or PNG.
     """
-    return _encoded(*_read(folder, picture))
+    return data_uri(*_read(folder, picture))
 
 
 def crop_uri(folder: str | PathLike, picture: str) -> str:
-    """``data_uri`` of a crop for the gallery: a large one is made as small as it is shown.
+    """``picture_uri`` of a crop for the gallery: a large one is made as small as it is shown.
 
     Raises:
-        DataError: see ``data_uri``.
+        DataError: see ``picture_uri``.
     """
     kind, content = _read(folder, picture)
     if len(content) > _CROP_BYTES:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         if pixels is None:
             raise DataError(f"{folder}: picture {picture!r}: is damaged; make the pictures again")
-        share = min(1.0, _CROP_SIDE / max(pixels.shape[:2]))
-        size = [max(1, round(side * share)) for side in pixels.shape[1::-1]]
-        small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        content, kind = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes(), "image/jpeg"
-    return _encoded(kind, content)
-
-
-def _encoded(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+        return jpeg_uri(pixels[..., ::-1], _CROP_SIDE, _CROP_QUALITY)
+    return data_uri(kind, content)
 
 
 def _read(folder: str | PathLike, picture: str) -> tuple[str, bytes]:
@@ -142,12 +135,12 @@ def drawn_picture(
         at_most: the highest recall of those arms that do not reach that of the others.
 
     Raises:
-        DataError: see ``data_uri``.
+        DataError: see ``picture_uri``.
     """
     text = max(picture.width, picture.height) / _TEXT_SHARE
     return DrawnPicture(
         key=f"picture-{number}",
-        uri=data_uri(folder, picture.picture),
+        uri=picture_uri(folder, picture.picture),
         name=picture.name,
         reason=picture.reason,
         width=picture.width,

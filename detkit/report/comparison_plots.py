@@ -11,11 +11,21 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETLEFT, CARETRIGHT
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from detkit.evaluation.compared_metrics import ComparedMetric
 from detkit.evaluation.comparison_results import Arm, Comparison, Difference, LearningPoint, lead
 from detkit.report.colours import CARD, INK, MUTED, line_colour, line_dash, line_marker
+from detkit.report.comparison_frame import (
+    Frame,
+    Row,
+    arm_row,
+    difference_frame,
+    pair_row,
+    ranking_frame,
+)
 from detkit.report.comparison_highlights import interval
 from detkit.report.comparison_text import fitted, fitted_pair, text_width
 
@@ -25,6 +35,8 @@ _ROOM = 72 * WIDTH - 14
 """For a line of text above a row, points."""
 _NAME, _VALUE = 11, 10.5
 """Sizes of a row's text, points."""
+_UNDER_HEAD = 0.012
+"""From the tip of an arrow head to a place where it is wider than a whisker; share of the axis."""
 _LOGARITHMIC = 8
 """Shares that differ by this factor are drawn on a logarithmic axis."""
 
@@ -36,31 +48,20 @@ def ranking_chart(arms: Sequence[tuple[int, Arm]], metric: ComparedMetric) -> Fi
         arms: place in the comparison, which gives the colour, and arm; from best to worst.
     """
     figure, axes = _rows(len(arms))
-    unit = 100 if metric.higher_is_better else 1
-    for row, (index, arm) in enumerate(arms):
-        estimate = arm.estimates[metric.name]
+    frame = ranking_frame([arm for _, arm in arms], metric)
+    axes.set_xlim(frame.left, frame.right)
+    for place, (index, arm) in enumerate(arms):
         text = _value_text(arm, metric)
-        _row_name(axes, row, fitted(arm.name, _room_beside(text), _NAME), text)
-        if estimate.value is None:
+        _row_name(axes, place, fitted(arm.name, _room_beside(text), _NAME), text)
+        row = arm_row(arm, metric)
+        if row is None:
             continue
-        seeds = [value for run in arm.runs if (value := run.metrics[metric.name]) is not None]
         colour = line_colour(index)
-        _whisker(
-            axes,
-            row,
-            [_times(end, unit) for end in (estimate.low, estimate.high)],
-            estimate.value * unit,
-            colour,
-        )
-        axes.plot(
-            np.array(seeds) * unit, [row + 0.22] * len(seeds), "o", color=colour, mfc="none", ms=3.5, mew=0.9
-        )
-        axes.plot(
-            estimate.value * unit, row, line_marker(index), color=colour, ms=8, mec=CARD, mew=0.8, zorder=4
-        )
-    if not metric.higher_is_better:
-        axes.set_xlim(left=min(0, axes.get_xlim()[0]))
-    axes.set_xlabel(f"{metric.words}{', points' if unit == 100 else ''}")
+        _whisker(axes, place, row, frame, colour)
+        _seeds(axes, place + 0.22, row, frame, colour)
+        if frame.shows(row.value):
+            axes.plot(row.value, place, line_marker(index), color=colour, ms=8, mec=CARD, mew=0.8, zorder=4)
+    axes.set_xlabel(f"{metric.words}{', points' if metric.higher_is_better else ''}")
     return figure
 
 
@@ -75,19 +76,22 @@ def difference_chart(
     told = [(lead(difference, metric), difference.shown) for difference in differences]
     told.sort(key=lambda row: -row[0].value)
     figure, axes = _rows(len(told), height=0.5)
-    unit = 100 if metric.higher_is_better else 1
-    for row, (one, shown) in enumerate(told):
+    frame = difference_frame([one for one, _ in told], metric)
+    axes.set_xlim(frame.left, frame.right)
+    for place, (one, shown) in enumerate(told):
         colour, marker = MUTED, "o"
         if shown:
             colour, marker = line_colour(numbers[one.better]), line_marker(numbers[one.better])
         value = metric.text(one.value)
-        _row_name(axes, row, fitted_pair(one.better, one.worse, _room_beside(value), _NAME), value)
-        _whisker(axes, row, [_times(end, unit) for end in (one.low, one.high)], one.value * unit, colour)
-        edge = CARD if shown else colour
-        axes.plot(one.value * unit, row, marker, mfc=colour if shown else CARD, mec=edge, ms=7.5, zorder=4)
-        axes.plot([0, 0], [row - 0.2, row + 0.3], color=INK, lw=1, zorder=1)  # clear of the names
+        _row_name(axes, place, fitted_pair(one.better, one.worse, _room_beside(value), _NAME), value)
+        row = pair_row(one, metric)
+        _whisker(axes, place, row, frame, colour)
+        if frame.shows(row.value):
+            face, edge = (colour, CARD) if shown else (CARD, colour)
+            axes.plot(row.value, place, marker, mfc=face, mec=edge, ms=7.5, zorder=4)
+        axes.plot([0, 0], [place - 0.2, place + 0.3], color=INK, lw=1, zorder=1)  # clear of the names
     fewer = "" if metric.higher_is_better else "fewer "
-    axes.set_xlabel(f"{fewer}{metric.words}{', points' if unit == 100 else ''}")
+    axes.set_xlabel(f"{fewer}{metric.words}{', points' if metric.higher_is_better else ''}")
     return figure
 
 
@@ -198,7 +202,6 @@ def _rows(count: int, height: float = 0.55) -> tuple[Figure, Axes]:
     axes.set_ylim(count - 0.4, -0.75)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.margins(x=0.04)
     return figure, axes
 
 
@@ -213,13 +216,42 @@ def _room_beside(value: str) -> float:
     return _ROOM - text_width(value, _VALUE) - _NAME
 
 
-def _whisker(axes: Axes, row: int, ends: Sequence[float | None], value: float, colour: str) -> None:
-    """The interval; an open end is an arrow head at the value."""
-    low, high = (value if end is None else end for end in ends)
-    axes.plot([low, high], [row, row], color=colour, lw=2.2, solid_capstyle="round", zorder=3)
-    for end, marker in zip(ends, (4, 5), strict=True):  # carets to the left and the right
-        if end is None:
-            axes.plot(value, row, marker=marker, color=colour, ms=11, zorder=2)
+def _whisker(axes: Axes, place: int, row: Row, frame: Frame, colour: str) -> None:
+    """The interval; an arrow head where it goes on beyond the frame, and a second where the value lies there too."""
+    ends = [_drawn_end(end, frame) for end in (row.low, row.high)]
+    axes.plot(ends, [place, place], color=colour, lw=2.2, solid_capstyle="round", zorder=3)
+    for edge, inwards, goes_on, beyond in (
+        (frame.left, 1, row.low < frame.left, row.value < frame.left),
+        (frame.right, -1, row.high > frame.right, row.value > frame.right),
+    ):
+        for head in range(2 if beyond else int(goes_on)):
+            _arrow(axes, (edge, place), inwards, 6 * head, color=colour, ms=9, mec=CARD, mew=0.8)
+
+
+def _drawn_end(end: float, frame: Frame) -> float:
+    """Where a whisker ends; a cut one under its arrow head, whose tip then stays sharp."""
+    under = _UNDER_HEAD * (frame.right - frame.left)
+    if end < frame.left:
+        return frame.left + under
+    return frame.right - under if end > frame.right else end
+
+
+def _seeds(axes: Axes, height: float, row: Row, frame: Frame, colour: str) -> None:
+    """Small rings; where seeds lie beyond the frame, a small arrow head."""
+    seeds = np.array(row.seeds)
+    style: dict[str, Any] = {"color": colour, "mfc": "none", "mew": 0.9}
+    inside = seeds[(seeds >= frame.left) & (seeds <= frame.right)]
+    axes.plot(inside, [height] * len(inside), "o", ms=3.5, **style)
+    for edge, inwards in ((frame.left, 1), (frame.right, -1)):
+        if np.any((edge - seeds) * inwards > 0):
+            _arrow(axes, (edge, height), inwards, 0, ms=4.5, **style)
+
+
+def _arrow(axes: Axes, tip: tuple[float, float], inwards: int, points: float, **style: Any) -> None:
+    """A head that looks out of the frame, ``points`` inside its edge."""
+    step = ScaledTranslation(inwards * points / 72, 0, axes.figure.dpi_scale_trans)
+    marker = CARETLEFT if inwards > 0 else CARETRIGHT
+    axes.plot(*tip, marker=marker, ls="", clip_on=False, transform=axes.transData + step, zorder=5, **style)
 
 
 def _value_text(arm: Arm, metric: ComparedMetric) -> str:
@@ -227,10 +259,6 @@ def _value_text(arm: Arm, metric: ComparedMetric) -> str:
     if value is None:
         return "nothing to measure" if metric.higher_is_better else "recall not reached"
     return f"{metric.text(value)} ({interval(arm, metric)})"
-
-
-def _times(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor
 
 
 def _course(points: Sequence[LearningPoint], metric: str) -> tuple[np.ndarray, np.ndarray]:

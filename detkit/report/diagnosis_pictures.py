@@ -1,12 +1,11 @@
 """The patches of a diagnosis and the images they are cut from, made small enough for a page that holds them all."""
 
-import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
+from detkit.report.data_uris import jpeg_uri
 from detkit.report.diagnosis_gallery import Box, Item
 
 PICTURE_BYTES = 12_000_000
@@ -64,7 +63,7 @@ def cut_pictures(
     side = next((side for count, side in _IMAGE_SIDES if len(order) <= count), _SMALLEST)
     pictures = Pictures({}, {}, {})
     for image_id, pixels in zip(order, images, strict=True):
-        uri = _jpeg(pixels, side, IMAGE_QUALITY)
+        uri = jpeg_uri(pixels, side, IMAGE_QUALITY)
         patches = {item: cut_patch(pixels, item.box) for item in of_image[image_id]}
         room -= len(uri) + sum(len(patch.uri) for patch in patches.values())
         if room < 0:
@@ -81,7 +80,7 @@ def cut_patch(image: np.ndarray, box: Box) -> Patch:
     side = max(LEAST_PATCH, CONTEXT * max(box[2] - box[0], box[3] - box[1]))
     x0, x1 = _span((box[0] + box[2]) / 2, side, width)
     y0, y1 = _span((box[1] + box[3]) / 2, side, height)
-    return Patch(_jpeg(image[y0:y1, x0:x1], PATCH_SIDE, PATCH_QUALITY), (x0, y0, x1, y1))
+    return Patch(jpeg_uri(image[y0:y1, x0:x1], PATCH_SIDE, PATCH_QUALITY), (x0, y0, x1, y1))
 
 
 def _span(centre: float, side: float, limit: int) -> tuple[int, int]:
@@ -89,12 +88,3 @@ def _span(centre: float, side: float, limit: int) -> tuple[int, int]:
     length = min(limit, round(side))
     start = int(np.clip(round(centre - length / 2), 0, limit - length))
     return start, start + length
-
-
-def _jpeg(image: np.ndarray, side: int, quality: int) -> str:
-    share = side / max(image.shape[:2])
-    if share < 1:
-        size = max(1, round(image.shape[1] * share)), max(1, round(image.shape[0] * share))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    content = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}"

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from detkit.evaluation import DetectionTable
+from detkit.report.data_uris import shrunk
 
 SHEET_IMAGES = 24
 """Images on a contact sheet."""
@@ -86,11 +87,11 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int, *, cell: int = 480
     Images larger than ``cell`` pixels on their longer side are shrunk to it; each row and column is as large
     as its largest image, and smaller ones are centred. No images give a blank sheet.
     """
-    shrunk = [_fit(image, cell) for image in images]
-    rows = [shrunk[start : start + columns] for start in range(0, len(shrunk), columns)]
+    cells = [shrunk(image, cell) for image in images]
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [max(image.shape[0] for image in row) for row in rows]
-    filled = min(columns, len(shrunk))
-    widths = [max(image.shape[1] for image in shrunk[column::columns]) for column in range(filled)]
+    filled = min(columns, len(cells))
+    widths = [max(image.shape[1] for image in cells[column::columns]) for column in range(filled)]
     shape = (sum(heights) + gap * (len(heights) + 1), sum(widths) + gap * (len(widths) + 1), 3)
     sheet = np.full(shape, 255, np.uint8)
     y = gap
@@ -104,7 +105,7 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int, *, cell: int = 480
     return sheet
 
 
-def write_pictures(
+def write_drawn(
     folder: Path,
     names: Sequence[str],
     images: Iterable[np.ndarray],
@@ -141,15 +142,6 @@ def _write_png(path: Path, picture: np.ndarray) -> None:
     path.write_bytes(
         cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
     )  # imwrite would not say what went wrong
-
-
-def _fit(image: np.ndarray, side: int) -> np.ndarray:
-    height, width = image.shape[:2]
-    share = side / max(height, width)
-    if share >= 1:
-        return image
-    size = max(1, round(width * share)), max(1, round(height * share))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _corners(boxes: np.ndarray, scale: int, canvas: np.ndarray) -> list[tuple[int, int, int, int]]:

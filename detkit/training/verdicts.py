@@ -32,13 +32,15 @@ SILENT = 0.05
 """Objects that score less are answered with background."""
 ALIKE = 1.5
 """Objects that score less than so many times background are not told from it."""
-LOCALISED, NAMED_RIGHT, BY_CHANCE = 0.3, 0.1, 0.02
-"""Labels are wrong where so many objects are found under any name, and fewer of them under their own than that share,
-or than by drawing names, with so small a probability that it is by chance."""
-
-
+LOCALISED = 0.3
+"""Labels are judged once so many of the objects are found, under any name."""
+NAMED_RIGHT = 0.1
+"""Labels are doubted where fewer of the found objects than this have their own name, or, where there are few classes,
+fewer than drawing names would give."""
+BY_CHANCE = 0.02
+"""They are where so few would have their own name by chance with less than this probability."""
 ENOUGH = 500
-"""Objects that are counted of more; probabilities of more have no room in a float."""
+"""Objects that are counted at most: binomial probabilities of more have no room in a float."""
 TOO_LARGE = (
     "steps may be too large: lower optimiser.learning_rate tenfold, clip (training.clip_norm) or warm up longer "
     "(schedule.warmup_steps)"
@@ -116,8 +118,9 @@ def _labels(validations: Sequence[dict[str, Any]], classes: int) -> Iterator[Ver
         yield Verdict(
             "labels",
             f"{localised:.0%} of the objects are found, but only {right:.1%} of those under their own name"
-            f"{f' ({pairs})' if pairs else ''}: the labels of training and validation differ, as when category ids are "
-            "shifted; compare the categories and a few images of both (tools/check_data.py)",
+            f"{f' ({pairs})' if pairs else ''}: the labels of training and validation may differ, as when category ids "
+            "are shifted, or all objects are called alike so far; compare the categories and a few images of both "
+            "(tools/check_data.py)",
         )
 
 

@@ -1,5 +1,7 @@
 """When rounds end, when one is undone, when bootstrapping stops, and what a run is charged."""
 
+from dataclasses import replace
+
 import pytest
 
 from detkit.bootstrap.compute import affordable_steps, scan_compute
@@ -70,6 +72,18 @@ def test_only_a_complete_pass_that_adds_hardly_anything_ends_it():
     hard = [*easy, finished(3, part=0, crops=30)]
     assert exhausted(hard, parts=2, least_acceptance=0.1) == "", "the latest look at a part counts"
     assert "0.15 crops" in exhausted(hard, parts=2, least_acceptance=0.2)
+
+
+def test_a_pass_that_had_to_leave_crops_out_was_not_short_of_them():
+    limited = replace(finished(2, part=1, crops=0), over_limit=3)
+    assert exhausted([finished(1, part=0, crops=0), limited], parts=2, least_acceptance=0.1) == ""
+
+
+def test_a_record_holds_the_acceptance_ratio_and_gives_the_round_back():
+    round_ = replace(finished(1, scanned=100, crops=50), seen=300, regions=10)
+    assert round_.record()["acceptance_ratio"] == 60 / 400
+    assert FinishedRound.of_record(round_.record()) == round_
+    assert finished(1, scanned=0, crops=0).acceptance_ratio is None
 
 
 def test_bootstrapping_goes_on_where_nothing_was_scanned_or_a_round_was_undone():

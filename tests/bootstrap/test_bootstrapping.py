@@ -47,7 +47,8 @@ def test_a_round_records_what_was_scanned_and_what_joined(of_train):
     crops = 0
     for number in (1, 2, 3):
         record = of_train.record(number)
-        assert list(record) == [field.name for field in fields(FinishedRound)]
+        assert list(record) == [*(field.name for field in fields(FinishedRound)), "acceptance_ratio"]
+        assert record["acceptance_ratio"] == (record["crops"] + record["regions"]) / (TRAIN + record["seen"])
         assert (record["number"], record["step"], record["part"]) == (number, 2 * number, 0)
         assert (record["undone"], record["last"], record["reason"]) == (False, False, "")
         summary = json.loads((of_train.rounds / f"train_{number:03}" / "summary.json").read_text())

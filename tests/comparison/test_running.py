@@ -14,7 +14,7 @@ from detkit.comparison.finished import FinishedRun, load_finished, rounded, save
 from detkit.comparison.running import PlannedRun, arm_slug, finished_file, make_runs, missing_runs
 from detkit.errors import DataError
 from detkit.evaluation import DetectionTable
-from detkit.evaluation.comparison_results import HardNegative, LearningPoint, MiningRound
+from detkit.evaluation.comparison_results import HardNegative, LearningPoint, RoundResult
 
 CHANCE = np.random.default_rng(0)
 TABLE = DetectionTable(
@@ -32,7 +32,7 @@ def finished(seed: int = 4) -> FinishedRun:
         compute={"training": 5e9, "mining": 1e8},
         wall_clock=61.5,
         learning=[LearningPoint(1e9, {"AP50": 0.5, "AP": None})],
-        rounds=[MiningRound(1, 1e8, 40, 30, 20, 20, 0.5, False, "")],
+        rounds=[RoundResult(1, 1e8, 40, 30, 20, 20, 0.5, False, "")],
         hardest=[HardNegative("crops/a-1.jpg", "images/1.png", "face", 0.8, 2)],
     )
 

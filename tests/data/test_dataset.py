@@ -73,6 +73,16 @@ def test_a_resized_image_keeps_its_original_size(annotations, tmp_path):
     assert sample.target["boxes"].tolist() == [[4, 4, 20, 20]]
 
 
+def test_a_tracked_target_knows_its_image_and_its_sizes_by_height_and_width(annotations, tmp_path):
+    wide, shrunk = (
+        DetectionDataset(annotations, tmp_path, EVALUATION, tracked=True)[SampleKey(0, index)].target
+        for index in (0, 2)
+    )
+    assert (int(wide["image_id"]), int(shrunk["image_id"])) == (7, 2**40)
+    assert (wide["size"].tolist(), wide["original_size"].tolist()) == ([64, 96], [64, 96])
+    assert (shrunk["size"].tolist(), shrunk["original_size"].tolist()) == ([64, 64], [128, 128])
+
+
 def test_labels_stay_with_their_boxes_when_others_are_lost(annotations, tmp_path):
     crop = {"name": "Crop", "x_min": 40, "y_min": 0, "x_max": 96, "y_max": 64, "p": 1.0}
     dataset = DetectionDataset(annotations, tmp_path, TrainingTransform(64, 1000, [crop]))

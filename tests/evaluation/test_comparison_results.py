@@ -16,11 +16,11 @@ from detkit.evaluation.comparison_results import (
     Estimate,
     HardNegative,
     LearningPoint,
-    MiningRound,
     Object,
     Panel,
     Picture,
     Resampling,
+    RoundResult,
     Run,
     lead,
     ranking,
@@ -35,7 +35,7 @@ RUN = Run(
     wall_clock=61.5,
     learning=(LearningPoint(1e9, {"AP50": 0.2}),),
     curves=Curves((1.0, None), (0.0, 0.5), 0.9),
-    rounds=(MiningRound(1, 5e8, 80, 40, 20, 20, acceptance=0.01, rolled_back=True, reason="lost recall"),),
+    rounds=(RoundResult(1, 5e8, 80, 40, 20, 20, acceptance=0.01, rolled_back=True, reason="lost recall"),),
     hardest=(HardNegative("crops/1.jpg", "a/b.jpg", "bird", 0.97, 1),),
 )
 COMPARISON = Comparison(

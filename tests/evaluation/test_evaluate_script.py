@@ -56,6 +56,7 @@ def test_mistakes_end_with_one_message_and_status_2(write, tree, detections, tmp
         "is not JSON": ("--annotations", annotations, "--detections", write("broken.json", "[{")),
         "cannot be read: No such file": ("--annotations", tmp_path / "no.json", "--detections", good),
         "has no class 'fish'": ("--annotations", annotations, "--detections", good, "--classes", "fish"),
+        "argument --score: nan: write a number between 0 and 1": ("--score", "nan"),
     }
     for message, arguments in cases.items():
         done = evaluate(*arguments, "--output", tmp_path / "out")
@@ -69,3 +70,4 @@ def test_help_teaches(tmp_path):
     done = evaluate("--help")
     assert done.status == 0
     assert "python tools/evaluate.py --annotations val.json --detections detections.json" in done.output
+    assert "(default: the checkpoint's own, without a checkpoint 0.5)" in done.said

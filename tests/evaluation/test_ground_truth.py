@@ -7,6 +7,7 @@ import pytest
 from detkit.data.coco import read_coco
 from detkit.errors import DataError
 from detkit.evaluation import read_ground_truth
+from detkit.evaluation.ground_truth import coco_categories
 
 
 def test_reads_every_image_class_and_object(write, tree):
@@ -20,6 +21,13 @@ def test_reads_every_image_class_and_object(write, tree):
     assert found.crowd.tolist() == [False, False, True]
     assert found.objects_per_class() == [1, 1, 0]
     assert len(found) == 3
+
+
+def test_names_by_category_id_are_those_of_the_classes_that_are_left(write, tree):
+    found = read_ground_truth(write("gt.json", tree))
+    assert found.names == {0: "cat", 7: "dog", 3: "bird"}
+    assert coco_categories(found.names) == tree["categories"]
+    assert found.of_classes([3, 7]).names == {3: "bird", 7: "dog"}
 
 
 def test_the_files_area_counts_and_else_the_boxs(write, tree):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from detkit.mining.candidates import Candidate
-from detkit.mining.crops import CropWriter, choose_crops
+from detkit.mining.crops import CropWriter, choose_crops, surroundings
 from detkit.mining.decision import Decision
 
 NOTHING_KNOWN = np.zeros(0, dtype=np.uint64)
@@ -95,3 +95,25 @@ def test_the_limit_of_a_round(make_pool, tmp_path):
     assert decisions[5:] == [Decision.OVER_ROUND_LIMIT] * 295
     assert len(list(writer.folder.iterdir())) == 5
     assert choose([], writer).decided == []
+
+
+@pytest.mark.parametrize(
+    ("box", "size"),
+    [
+        ([40, 40, 60, 50], (20, 40)),
+        ([-10, -10, 10, 10], (20, 20)),
+        ([90, 40, 110, 60], (40, 20)),
+        ([150, 150, 170, 170], (1, 1)),
+        ([-60, 20, -40, 40], (40, 1)),
+    ],
+    ids=["inside", "at the left", "at the right", "beyond the corner", "left of it"],
+)
+def test_the_surroundings_of_a_box_are_cut_where_the_image_ends(box, size):
+    cut = surroundings(np.zeros((100, 100, 3), np.uint8), np.array(box, dtype=np.float32), 2.0)
+    assert cut.shape[:2] == size
+
+
+def test_surroundings_are_whole_pixels_by_the_sides_of_the_box():
+    image = np.arange(100 * 100).reshape(100, 100)
+    cut = surroundings(image, np.array([20.0, 40.0, 30.0, 60.0]), 1.5)
+    np.testing.assert_array_equal(cut, image[35:65, 17:33])

@@ -13,7 +13,7 @@ from detkit.errors import ConfigError, DataError
 from detkit.mining import round as mining_round
 from detkit.mining.manifest import read_manifest
 from detkit.mining.negative_set import NegativeSet, load_negative_set
-from detkit.mining.round import MiningRound, begin, mine, negatives_before
+from detkit.mining.round import MiningRound, mine, negatives_before, refuse_begun, remove_round
 from detkit.mining.settings import MiningSettings
 
 TOLD = MiningSettings(least_side=8, largest=(64, 64), threshold=0.1)
@@ -275,14 +275,15 @@ def test_a_place_is_known_however_the_folder_is_told(make_round, monkeypatch):
 
 def test_a_round_that_was_begun_is_not_begun_again_by_mistake(make_round):
     told = make_round()
-    begin(told, resume=False, overwrite=False)
+    refuse_begun(told, resume=False, overwrite=False)
     mine(told)
     with pytest.raises(ConfigError, match=r"--resume.*--overwrite.*--round 2"):
-        begin(told, resume=False, overwrite=False)
-    begin(told, resume=True, overwrite=False)
+        refuse_begun(told, resume=False, overwrite=False)
+    refuse_begun(told, resume=True, overwrite=False)
+    refuse_begun(told, resume=False, overwrite=True)
     assert (told.folder / "scan.jsonl").exists()
     (told.crops / ".round001-1.png.x.part").write_bytes(b"left by a kill")
-    begin(told, resume=False, overwrite=True)
+    remove_round(told)
     assert list(told.folder.iterdir()) == list(told.crops.iterdir()) == []
 
 

@@ -162,9 +162,9 @@ def test_loss_shares_from_the_checkpoint(trained, tmp_path):
     assert counts.positives.sum() > 10
     assert counts.hardest(0.01, "negatives", 2.0) > counts.hardest(0.01, "negatives", 0.0)
     assert "<svg" in (tmp_path / "shares" / "loss_shares.svg").read_text()
-    assert "gamma is 0 or more" in printed_by(
-        "loss_shares.py", folder / "best.pt", "--gammas=-1", "--output", tmp_path, status=2
-    )
+    for gammas in ("-1", "a", "nan"):
+        said = printed_by("loss_shares.py", "best.pt", f"--gammas={gammas}", "--output", tmp_path, status=2)
+        assert f"argument --gammas: {gammas}: write numbers from 0 on" in said
 
 
 def test_mistakes_are_one_message_and_status_2(trained, tmp_path):

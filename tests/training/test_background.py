@@ -4,8 +4,6 @@ import json
 import shutil
 from itertools import islice
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
@@ -14,17 +12,9 @@ from detkit.config import load_config
 from detkit.errors import ConfigError, DataError
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, tiny_coco):
-    """A copy of the tiny data set with background/: five pictures, each of one grey that no other has."""
-    copy = tmp_path_factory.mktemp("with_background") / "data"
-    shutil.copytree(tiny_coco, copy)
-    (copy / "background").mkdir()
-    stripes = np.random.default_rng(0).integers(0, 2, (5, 1, 64, 1), dtype=np.uint8)
-    for number in range(5):
-        pixels = np.broadcast_to(20 + 40 * number + 10 * stripes[number], (64, 64, 3))
-        cv2.imwrite(str(copy / "background" / f"{number}.png"), pixels)
-    return copy
+@pytest.fixture
+def folder(coco_with_background):
+    return coco_with_background
 
 
 def run_with(tiny_config, folder, *overrides, share=0.25, images="background"):
