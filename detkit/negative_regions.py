@@ -140,7 +140,7 @@ class NegativeRegions:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
         self.joined, self.seen = state["joined"], state["seen"]
-        self.closed = state.get("closed", False)
+        self.closed = state["closed"]
         self._members = dict(_ragged(state["members"]))
         self._noted = dict(_ragged(state["noted"]))
 
