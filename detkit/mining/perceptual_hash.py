@@ -16,14 +16,9 @@ def difference_hash(image: np.ndarray) -> int:
     return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big")
 
 
-def thumbnail(image: np.ndarray, side: int = 16) -> np.ndarray:
+def thumbnail(image: np.ndarray, side: int) -> np.ndarray:
     """A picture as uint8 RGB [H, W, 3] or grey [H, W], shrunk to grey [side, side]."""
     return cv2.resize(_grey(image), (side, side), interpolation=cv2.INTER_AREA)
-
-
-def hamming_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """How many bits differ: hashes uint64 [N] and [M] to uint8 [N, M]."""
-    return ((BITS - hash_signs(first) @ hash_signs(second).T) / 2).astype(np.uint8)
 
 
 def hash_signs(hashes: np.ndarray) -> np.ndarray:
