@@ -127,8 +127,11 @@ def _pairs(arms: Sequence[Arm], differences: list[Difference], metric: ComparedM
         parts.append(f"{listed(names)} {verb} {loser}")
     left = [difference for difference in differences if not difference.shown]
     doubtful = sum(difference.leaves_out_zero for difference in left)
+    leave = "leaves" if doubtful == 1 else "leave"
     chance = (
-        f" ({doubtful} of their intervals leave out 0, which may be chance among so many)" if doubtful else ""
+        f" ({doubtful} of their intervals {leave} out 0, which may be chance among so many)"
+        if doubtful
+        else ""
     )
     if not parts:
         return f"{heading}: no difference is shown between any two arms{chance}."
