@@ -40,7 +40,9 @@ class _Hard:
 def write_hardest(
     config: Config, run: Run, folder: Path, name: str, *, count: int, show_pool: bool
 ) -> list[HardNegative]:
-    """Write the mined negatives that score highest at the end of a run, crops and regions alike.
+    """Write the mined negatives that score highest at the end of a run, crops and regions alike, one of an image.
+
+    What fires once fires around there too, so that a few images would fill the gallery.
 
     Args:
         config: the run's.
@@ -57,9 +59,10 @@ def write_hardest(
         pool = in_data_root(config, config.data.background.images)
         found = [replace(hard, of_pool=hard.original.is_relative_to(pool)) for hard in found]
     found = [hard for hard in found if show_pool or not hard.of_pool]
-    found.sort(key=lambda hard: -hard.score)
+    of_images = {hard.original: hard for hard in sorted(found, key=lambda hard: hard.score)}
+    chosen = sorted(of_images.values(), key=lambda hard: -hard.score)[:count]
     hardest = []
-    for number, hard in enumerate(found[:count], 1):
+    for number, hard in enumerate(chosen, 1):
         picture = f"{FOLDER}/{name}-{number:02}.jpg"
         pixels = read_image(hard.file)
         shown = pixels if hard.box is None else surroundings(pixels, hard.box, CONTEXT)

@@ -46,7 +46,7 @@ class ComparisonConfig(Section):
     pictures: Amount = 8
     """Images shown under every arm."""
     gallery: Amount = 12
-    """Negatives shown of each run, the hardest."""
+    """Negatives shown of each run, the hardest, of as many images."""
     show_pool: bool = True
     """Crops of the pool may be among them; whose photographs they are may say no."""
 

@@ -130,11 +130,14 @@ def _equal_compute(comparison: Comparison) -> bool:
 
 
 def _mining(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
-    """Of each arm that mined: every round of every seed, and the hardest crops with their pictures."""
+    """Of each arm that mined: every round of every seed, and the hardest crop of each image with its picture."""
     mined = [arm for arm in comparison.arms if any(run.rounds or run.hardest for run in arm.runs)]
     rows = []
     for arm in mined:
-        hardest = sorted((crop for run in arm.runs for crop in run.hardest), key=lambda crop: -crop.score)
+        crops = sorted((crop for run in arm.runs for crop in run.hardest), key=lambda crop: crop.score)
+        # Seeds find the same things.
+        of_images = {crop.source: crop for crop in crops}
+        hardest = sorted(of_images.values(), key=lambda crop: -crop.score)
         count = min(GALLERY, max(1, ALL_GALLERIES // len(mined)))
         rows.append(
             {

@@ -141,10 +141,16 @@ def test_mining_is_shown_round_by_round_with_its_hardest_crops(page, comparison_
     comparison = read_comparison(comparison_folder / "results.json")
     mined = [arm for arm in comparison.arms if arm.runs[0].rounds]
     assert len(mined) == 2
-    crops = page.all("img")
-    assert len(crops) == sum(len(arm.runs[0].hardest) for arm in mined) == 24
-    scores = [float(re.search(r"score (\d\.\d\d)", one["alt"]).group(1)) for one in crops[:12]]
-    assert scores == sorted(scores, reverse=True)
+    shown = [re.search(r"score (\d\.\d\d), from (.*)", one["alt"]).groups() for one in page.all("img")]
+    expected = []
+    for arm in mined:
+        crops = [crop for run in arm.runs for crop in run.hardest]
+        hardest = {
+            image: max(c.score for c in crops if c.source == image) for image in {c.source for c in crops}
+        }
+        assert 1 < len(hardest) < len(crops)
+        expected += [(f"{hardest[image]:.2f}", image) for image in sorted(hardest, key=lambda i: -hardest[i])]
+    assert shown == expected
     cells = page.text["td"]
     for arm in mined:
         for run in arm.runs:
