@@ -68,7 +68,8 @@ class Bootstrapping:
         before = self.rounds(number - 1)
         if before and before[-1].last:
             return None
-        metrics = _finite(self.watch.measure()) if self.watch else None
+        metrics = self.watch.measure() if self.watch else position.metrics
+        metrics = None if metrics is None else _finite(metrics)
         round_ = self._end(number, position, before, metrics)
         write_json(self._file(number), round_.record())
         position.compute = round_.compute

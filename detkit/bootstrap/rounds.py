@@ -40,9 +40,10 @@ class FinishedRound:
     recall: float | None
     """On the validation images at the watched number of false positives per image, when the round ended."""
     before: dict[str, Any] | None = None
-    """What validation gave when the round before ended; None where recall is not watched."""
+    """``metrics`` of the round before."""
     metrics: dict[str, Any] | None = None
-    """What it gives now."""
+    """What validation gives when the round ends. Where recall is not watched, the last row ``validate`` of the run's log,
+    for to validate anew would cost compute; its ``step`` says when. None before the run's first validation."""
     undone: bool = False
     """The training since the round before was undone, with what that round had added, and nothing was mined."""
     last: bool = False

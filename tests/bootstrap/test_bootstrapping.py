@@ -75,6 +75,20 @@ def test_a_round_remembers_what_watching_measured(of_train):
         assert {"loss", "AP", "AP50"} <= record["metrics"].keys()
 
 
+def test_a_round_that_is_not_watched_remembers_the_last_validation(bootstrapped, tmp_path):
+    more = ["training.steps=16", "training.validate_every=1"]
+    run = bootstrapped(tmp_path, crops={}, rounds=(3 / 16, 5 / 16, 12 / 16), more=more)
+    run.fit()
+    validations = {row["step"]: row for row in run.log("validate")}
+    assert sorted(validations) == [5, 10, 15, 16]
+    for row in validations.values():
+        del row["seconds"]
+    records = [run.record(number) for number in (1, 2, 3)]
+    assert [record["metrics"] for record in records] == [None, validations[5], validations[10]]
+    assert [record["before"] for record in records] == [None, None, validations[5]]
+    assert [record["recall"] for record in records] == [None] * 3
+
+
 def test_the_log_has_a_row_for_each_round(of_train):
     rows = of_train.log("round")
     assert [row["step"] for row in rows] == [2, 4, 6]
