@@ -42,8 +42,8 @@ class FinishedRound:
     before: dict[str, Any] | None = None
     """``metrics`` of the round before."""
     metrics: dict[str, Any] | None = None
-    """What validation gives when the round ends. Where recall is not watched, the last row ``validate`` of the run's log,
-    for to validate anew would cost compute; its ``step`` says when. None before the run's first validation."""
+    """What validation gives when the round ends. Where recall is not watched, the run's last row ``validate``, for to
+    validate anew would cost compute; its ``step`` says when. None before the run's first validation."""
     undone: bool = False
     """The training since the round before was undone, with what that round had added, and nothing was mined."""
     last: bool = False
