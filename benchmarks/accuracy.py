@@ -8,7 +8,7 @@ selects by its own ``RetinaNet.compute_loss`` and ``postprocess_detections``. Bo
 import argparse
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,12 +51,16 @@ DIR/accuracy.json holds every run's metrics on the validation images. A stopped 
 class TorchvisionLearner(Learner):
     """Steps of torchvision's detector, which computes its losses itself."""
 
-    def losses(self, images: ImageBatch, targets: Sequence[Target]) -> dict[str, Tensor]:
+    def sums(
+        self, images: ImageBatch, targets: Sequence[Target], observe: Callable[..., None] | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
         device = self.placement.device
         boxes_and_labels = [{"boxes": t["boxes"], "labels": t["labels"]} for t in on_device(targets, device)]
         with self.placement.autocast():
             losses = self.model(as_list(images.to(device)), boxes_and_labels)
-        return {"classification": losses["classification"], "box": losses["bbox_regression"]}
+        # They are divided already: batches that share a step are averaged.
+        divided = {"classification": losses["classification"], "box": losses["bbox_regression"]}
+        return divided, torch.ones((), device=device)
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ def as_torchvision(run: Run, config: Config) -> Run:
         clip_norm=learner.clip_norm,
     )
     fields = {name: getattr(validator, name) for name in validator.__dataclass_fields__}
-    return replace(run, learner=theirs, validate=TorchvisionValidator(**fields))
+    return replace(run, learner=theirs, validate=TorchvisionValidator(**fields), look=None)
 
 
 def train(config: Config, kind: str) -> dict[str, Any]:

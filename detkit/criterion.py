@@ -80,10 +80,24 @@ class DetectionCriterion(nn.Module):
             targets: the objects of each image.
             observe: is shown the anchors and the classification loss of each, [N, A], before they are summed.
         """
+        sums, positives = self.sums(outputs, targets, observe)
+        return {name: value / positives.clamp(min=1) for name, value in sums.items()}
+
+    def sums(
+        self,
+        outputs: DenseOutputs,
+        targets: Sequence[Target],
+        observe: Callable[[Candidates, Tensor], None] | None = None,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The same losses before they are divided, and the positive anchors, of which there may be none.
+
+        The positives are float32, their mean over all processes. Batches that share a step are to be divided by the
+        sum of theirs.
+        """
         anchors = torch.cat(list(outputs.anchors))
         matches = self.match(anchors, targets)
         labels = anchor_labels(matches, targets)
-        positives = mean_over_processes((labels >= 0).sum().float()).clamp(min=1)
+        positives = mean_over_processes((labels >= 0).sum().float())
         weigh = partial(sigmoid_focal_loss, outputs.logits, labels, alpha=self.alpha, gamma=self.gamma)
         candidates = Candidates(labels, anchors, outputs, targets, loss=weigh)
         weights = None
@@ -93,10 +107,8 @@ class DetectionCriterion(nn.Module):
         classification = weigh(weights=weights)
         if observe is not None:
             observe(candidates, classification)
-        return {
-            "classification": classification.sum() / positives,
-            "box": self.box_weight * self._box_loss(outputs, anchors, matches, targets) / positives,
-        }
+        box = self.box_weight * self._box_loss(outputs, anchors, matches, targets)
+        return {"classification": classification.sum(), "box": box}, positives
 
     def get_extra_state(self) -> Any:
         """What the selection remembers from step to step, for checkpoints; most remember nothing."""

@@ -189,7 +189,7 @@ class Training(Section):
     batch_size: Count = 16
     """Images per step and process."""
     accumulate: Count = 1
-    """Batches per step; a step takes the mean of their gradients."""
+    """Batches per step, which count as one: losses are divided by the positives of all of them."""
     clip_norm: Positive | None = None
     ema_decay: Annotated[Finite, Field(gt=0, lt=1)] | None = None
     """Keep an exponential moving average of the weights and evaluate that."""

@@ -40,11 +40,11 @@ class Learner:
     def step(
         self, batches: Sequence[Batch], step: int, observe: Callable[..., None] | None = None
     ) -> dict[str, float]:
-        """Take optimiser step ``step`` over the mean of the batches' losses; return what to log.
+        """Take optimiser step ``step``; return what to log.
 
-        Each batch's losses are normalised by its own positives. Numbers are read from the device once, after the
-        backward passes, so that a GPU is not kept waiting in between. What ``observe`` is shown, see
-        ``DetectionCriterion.forward``.
+        The batches are one to the losses, which are divided by the positives of all of them: an image without objects
+        weighs no more than one with many. Numbers are read from the device once, after the backward passes, so that a
+        GPU is not kept waiting in between. What ``observe`` is shown, see ``DetectionCriterion.forward``.
 
         Raises:
             TrainingError: a loss or the gradient is not finite; no weight has been changed by this step.
@@ -52,13 +52,9 @@ class Learner:
         self.model.train()
         factor = self.schedule.apply(self.optimiser, step)
         self.optimiser.zero_grad(set_to_none=True)
-        parts: list[dict[str, Tensor]] = []
-        for images, targets in batches:
-            losses = self.losses(images, targets, observe)
-            (torch.stack(list(losses.values())).sum() / len(batches)).backward()
-            parts.append({name: value.detach() for name, value in losses.items()})
+        losses = self._backward(batches, observe)
         norm = self._clip()
-        totals = {name: torch.stack([part[name] for part in parts]).mean().item() for name in parts[0]}
+        totals = {name: value.item() for name, value in losses.items()}
         if not math.isfinite(sum(totals.values())):
             raise TrainingError(_not_finite(f"the loss is not finite ({_listed(totals)})", step, batches))
         if not math.isfinite(norm):
@@ -71,14 +67,15 @@ class Learner:
         rate = max(group["initial_lr"] for group in self.optimiser.param_groups) * factor
         return {"loss": sum(totals.values()), **totals, "gradient_norm": norm, "learning_rate": rate}
 
-    def losses(
+    def sums(
         self, images: ImageBatch, targets: Sequence[Target], observe: Callable[..., None] | None = None
-    ) -> dict[str, Tensor]:
-        """The forward pass and the criterion, on this learner's device."""
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The forward pass and the criterion on this learner's device: losses, and what they are to be divided by."""
         device = self.placement.device
         with self.placement.autocast():
             outputs = self.model(images.to(device, non_blocking=True))
-        return self.criterion(outputs, on_device(targets, device), observe)
+        sums = cast(Callable[..., tuple[dict[str, Tensor], Tensor]], self.criterion.sums)
+        return sums(outputs, on_device(targets, device), observe)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a step changes."""
@@ -97,9 +94,31 @@ class Learner:
             self.average.load_state_dict(state["average"])
         self.criterion.load_state_dict(state["criterion"])
 
+    def _backward(self, batches: Sequence[Batch], observe: Callable[..., None] | None) -> dict[str, Tensor]:
+        """Leave the gradient in the parameters; the losses."""
+        parts, counts = [], []
+        for images, targets in batches:
+            sums, positives = self.sums(images, targets, observe)
+            counts.append(positives)
+            # All positives are known after the last batch only, so until then those of the first stand for them.
+            losses = {name: value / counts[0].clamp(min=1) for name, value in sums.items()}
+            torch.stack(list(losses.values())).sum().backward()
+            parts.append({name: value.detach() for name, value in losses.items()})
+        if len(batches) == 1:
+            return parts[0]
+        share = counts[0].clamp(min=1) / torch.stack(counts).sum().clamp(min=1)
+        for parameter in self._parameters:
+            if parameter.grad is not None:
+                parameter.grad *= share
+        return {name: torch.stack([part[name] for part in parts]).sum() * share for name in parts[0]}
+
+    @property
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+
     def _clip(self) -> float:
-        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
-        return clip_grad_norm_(parameters, math.inf if self.clip_norm is None else self.clip_norm).item()
+        most = math.inf if self.clip_norm is None else self.clip_norm
+        return clip_grad_norm_(self._parameters, most).item()
 
 
 def on_device(targets: Sequence[Target], device: torch.device) -> list[Target]:

@@ -176,23 +176,29 @@ def test_small_gains_do_not_add_up_to_patience(tiny_config):
     assert (position.step, position.best, position.stale) == (30, 0.340, 1)
 
 
-def test_an_accumulated_step_takes_the_mean_of_its_batches_gradients(tiny_config):
+def test_batches_that_share_a_step_are_divided_by_the_positives_of_all_of_them(tiny_config):
     run = run_for(tiny_config, "training.clip_norm=null", "optimiser={name: sgd, learning_rate: 1.0, momentum: 0.0, "
                   "weight_decay: 0.0}", "schedule={name: constant, warmup_steps: 0}", "model.dropout=0")  # fmt: skip
     learner = run.learner
-    batches = list(islice(run.batches_from(0), 2))
+    (crowded, targets), (other, emptied), (third, third_targets) = islice(run.batches_from(0), 3)
+    emptied = [{**target, "boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long()} for target in emptied]
+    # The first has no positives, and is what the others' losses are divided by on the way.
+    batches = [(other, emptied), (crowded, targets), (third, third_targets)]
     name, weight = next(iter(learner.model.head.named_parameters()))
-    gradients = []
     state = {key: value.clone() for key, value in learner.model.state_dict().items()}
+    learner.model.train()
+    total, losses, positives = 0, 0, []
     for batch in batches:
-        learner.model.train()
         learner.model.load_state_dict(state)
-        (gradient,) = torch.autograd.grad(sum(learner.losses(*batch).values()), weight)
-        gradients.append(gradient)
+        sums, count = learner.sums(*batch)
+        (gradient,) = torch.autograd.grad(sum(sums.values()), weight)
+        total, losses = total + gradient, losses + sum(sums.values()).item()
+        positives.append(count.item())
+    assert positives[0] == 0 < min(positives[1:])
     learner.model.load_state_dict(state)
-    learner.step(batches, 0)
-    expected = state[f"head.{name}"] - (gradients[0] + gradients[1]) / 2
-    assert torch.allclose(weight, expected, rtol=1e-4, atol=1e-6)
+    row = learner.step(batches, 0)
+    assert torch.allclose(weight, state[f"head.{name}"] - total / sum(positives), rtol=1e-4, atol=1e-6)
+    assert row["loss"] == pytest.approx(losses / sum(positives), rel=1e-4)
 
 
 def test_a_warmup_that_leaves_nothing_of_the_run_is_refused(tiny_config):
@@ -234,14 +240,14 @@ def test_where_the_metric_cannot_be_measured_the_latest_is_kept(tiny_config):
 
 def test_a_loss_that_is_not_finite_names_the_images_and_keeps_the_last_good_state(tiny_config):
     run = run_for(tiny_config)
-    forward = run.learner.criterion.forward
+    sums = run.learner.criterion.sums
     count = iter(range(100))
 
     def poisoned(outputs, targets, observe=None):
-        losses = forward(outputs, targets, observe)
-        return losses if next(count) < 4 else {**losses, "box": losses["box"] * float("nan")}
+        losses, positives = sums(outputs, targets, observe)
+        return (losses if next(count) < 4 else {**losses, "box": losses["box"] * float("nan")}), positives
 
-    run.learner.criterion.forward = poisoned
+    run.learner.criterion.sums = poisoned
     with pytest.raises(
         TrainingError, match=r"step 4: the loss is not finite.*box nan.*\d{3}\.png.*learning_rate"
     ):
