@@ -167,6 +167,7 @@ def test_exponents_without_a_point_are_numbers(smallest):
     smallest.write_text(text)
     config = load_config(smallest)
     assert (config.optimiser.learning_rate, config.optimiser.weight_decay) == (1e-3, 5e-4)
+    assert load_config(smallest, ["optimiser.learning_rate=1e-4"]).optimiser.learning_rate == 1e-4
 
 
 def test_a_key_given_twice_is_refused(smallest):

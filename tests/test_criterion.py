@@ -1,6 +1,7 @@
 """The criterion against a slow, plain computation, and its laws."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -254,6 +255,21 @@ def test_a_selection_by_ratio_is_in_use(selection, negatives_with_gradient):
         every = DetectionCriterion()(outputs, targets)["classification"]
         of_every = torch.cat(torch.autograd.grad(every, outputs.logits), dim=1)
         torch.testing.assert_close(gradient[counted], of_every[counted])
+
+
+def test_the_normaliser_is_of_all_processes(monkeypatch):
+    """Another process has three times the positives: both divide by the mean, which is twice one's own."""
+    alone = DetectionCriterion()(outputs_for(3, 3), TARGETS)
+    others = SimpleNamespace(
+        is_available=lambda: True,
+        is_initialized=lambda: True,
+        get_world_size=lambda: 2,
+        all_reduce=lambda positives: positives.mul_(4),
+    )
+    monkeypatch.setattr("detkit.criterion.dist", others)
+    together = DetectionCriterion()(outputs_for(3, 3), TARGETS)
+    for name, loss in alone.items():
+        assert together[name].item() == pytest.approx(loss.item() / 2, rel=1e-6)
 
 
 def test_hard_examples_alone_get_gradient():

@@ -39,6 +39,18 @@ def test_the_easiest_make_room_only_where_there_is_none():
     assert scores_of(full) == {7: pytest.approx([0.9, 0.3]), 8: pytest.approx([0.7])}
 
 
+@pytest.mark.parametrize("capacity", [None, 2])
+def test_what_became_easy_stays_and_so_does_what_was_drawn_by_chance(capacity):
+    regions = NegativeRegions(capacity)
+    regions.begin(7, BOXES[:1])
+    regions.note(7, BOXES[2:], torch.tensor([0.9]))
+    regions.end_round()
+    regions.of(7).scores[:] = 0.001
+    regions.end_round()
+    assert regions.of(7).boxes.tolist() == BOXES[[0, 2]].tolist()
+    assert regions.of(7).rounds.tolist() == [0, 1]
+
+
 def test_of_equally_easy_ones_the_latest_go():
     regions = with_scores(2, scores=((7, (0.5, 0.1, 0.5)), (8, (0.5, 0.1, 0.5))))
     regions.end_round()

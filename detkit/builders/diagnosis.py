@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from detkit.builders.detector import Detector, detect_coco, files_of, load_detector
 from detkit.config import read_tree
 from detkit.console import progress
+from detkit.data.checks import escapes
 from detkit.data.images import read_image
 from detkit.devices import Device, Precision
 from detkit.errors import ConfigError, DataError
@@ -282,6 +283,11 @@ class _Images:
         nameless = next((row["id"] for row in rows if row["id"] not in names), None)
         if folder is not None and nameless is not None:
             raise DataError(f"{annotations}: image {nameless}: has no 'file_name'; leave --images out")
+        outside = next((name for name in names.values() if escapes(name)), None)
+        if folder is not None and outside is not None:
+            raise DataError(
+                f"{annotations}: {outside!r} lies outside the image folder; write it as a path in there"
+            )
         if folder is not None and not folder.is_dir():
             raise DataError(
                 f"{folder}: there is no such folder; name the one that the annotations' file names start from"

@@ -13,6 +13,7 @@ import pytest
 from detkit.data.demo import DemoSpec, scenes, sources, write_demo
 from detkit.data.demo.scenes import CLUTTER, Piece, compose_scene, resample
 from detkit.data.demo.sources import LOOKALIKES, SPLITS, load_sources
+from detkit.data.demo.writing import scene_generator
 from detkit.errors import DataError
 
 SMALL = DemoSpec(train=6, val=3, test=2, size=160, seed=5)
@@ -29,6 +30,13 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "data"
     assert write_demo(folder, SMALL)
     return folder
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_split_is_made_of_its_own_sources(written, split):
+    scene = compose_scene(load_sources(split), scene_generator(SMALL, split, 0), SMALL.size)
+    picture = cv2.imread(str(written / "images" / split / "0001.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(picture, scene.image)
 
 
 def digest(folder: Path) -> dict[str, str]:

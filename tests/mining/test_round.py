@@ -146,6 +146,7 @@ def test_the_next_round_knows_what_there_is_and_how_hard_it_still_is(make_round)
     assert result.summary["decisions"] == {"known": 2, "kept": 1}
     assert (told.folder.name, result.summary["crops"]) == ("round_002", 5)
     assert len(read_coco(told.coco)) == 5
+    assert negatives_before(first.root, 2, capacity=2).capacity == 2
     # The round is undone by going back to the set before.
     assert (
         negatives_before(first.root, 2, capacity=None).crops.scores.tolist() == before.crops.scores.tolist()

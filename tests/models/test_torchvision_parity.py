@@ -3,19 +3,21 @@
 import copy
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torchvision.models import resnet18
 from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
-from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
+from torchvision.models.detection import retinanet, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 from torchvision.models.detection._utils import BoxCoder, overwrite_eps
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import RetinaNetHead as TorchvisionHead
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from detkit.config import load_config
 from detkit.models import (
     AnchorGenerator,
     PostProcess,
@@ -154,6 +156,16 @@ def published(request, tmp_path_factory) -> tuple[TorchvisionRetinaNet, RetinaNe
     assert report.missing + report.mismatched + report.unused == ()
     assert set(ours.state_dict()) == set(theirs.state_dict())
     return theirs, ours
+
+
+@pytest.mark.parametrize("name", ["coco-r50", "coco-r50-v2"])
+def test_the_shipped_coco_configurations_have_the_published_anchors(name):
+    """Octaves truncated to whole pixels, and the sixth level made from the backbone's last."""
+    model = load_config(Path(__file__).parents[2] / "configs" / f"{name}.yaml").model
+    theirs = retinanet._default_anchorgen()
+    assert [tuple(sizes) for sizes in model.anchor_sizes] == list(theirs.sizes)
+    assert {tuple(model.anchor_ratios)} == set(theirs.aspect_ratios)
+    assert (model.extra_from, model.levels) == ("backbone", [3, 4, 5, 6, 7])
 
 
 @pytest.mark.usefixtures("all_threads")

@@ -239,13 +239,14 @@ def test_hostile_names_of_files_and_classes(tmp_path):
 def places(results, trained, tmp_path_factory) -> dict[str, str]:
     """What MISTAKES names: files that are right and files that are wrong."""
     folder = tmp_path_factory.mktemp("mistakes")
-    cow, text, nameless, empty = (
-        folder / name for name in ("cow.yaml", "text.yaml", "nameless.json", "[].json")
+    cow, text, nameless, outside, empty = (
+        folder / name for name in ("cow.yaml", "text.yaml", "nameless.json", "outside.json", "[].json")
     )
     cow.write_text("all: [cow]\n")
     text.write_text("all: bird\n")
     tree = {"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}
     nameless.write_text(json.dumps(tree))
+    outside.write_text(json.dumps({**tree, "images": [{"id": 1, "file_name": "../elsewhere.png"}]}))
     empty.write_text("[]")
     broken = folder / "broken"
     broken.mkdir()
@@ -254,7 +255,7 @@ def places(results, trained, tmp_path_factory) -> dict[str, str]:
     gt, dt, images = map(str, results)
     return {
         "GT": gt, "DT": dt, "IMAGES": images, "RUN": str(trained), "BROKEN": str(broken), "FOLDER": str(folder),
-        "COW": str(cow), "TEXT": str(text), "NAMELESS": str(nameless), "EMPTY": str(empty),
+        "COW": str(cow), "TEXT": str(text), "NAMELESS": str(nameless), "OUTSIDE": str(outside), "EMPTY": str(empty),
         "ABSENT": str(folder / "absent"), "NO.pt": str(folder / "absent" / "best.pt"),
     }  # fmt: skip
 
@@ -273,6 +274,7 @@ MISTAKES = {
     f"{RESULTS} --output X --images FOLDER": "there is no such file; check the image folder",
     f"{RESULTS} --output X --classes cow": "has no class 'cow'",
     "--annotations NAMELESS --detections EMPTY --output X --images IMAGES": "has no 'file_name'; leave --images out",
+    "--annotations OUTSIDE --detections EMPTY --output X --images IMAGES": "lies outside the image folder",
     "--annotations GT --detections GT --output X": "a list of detections was expected",
     "--annotations DT --detections DT --output X": "COCO annotations were expected",
     "NO.pt --output X": "absent/best.pt",

@@ -96,6 +96,14 @@ def test_a_threshold_from_the_true_positives(hand_made, tmp_path):
     assert summary["decisions"] == {"kept": 1, "below threshold": 1}
 
 
+def test_a_full_set_keeps_the_hardest(hand_made, tmp_path):
+    found = [(1, [10, 10, 20, 20], 0.7), (1, [10, 60, 20, 20], 0.9), (1, [100, 20, 20, 20], 0.8)]
+    mine(*hand_made(found), "--capacity", 2)
+    kept = load_negative_set(tmp_path / "negatives" / "round_001" / "negatives.npz").crops
+    assert sorted(kept.scores.tolist()) == pytest.approx([0.8, 0.9])
+    assert len(json.loads((tmp_path / "negatives" / "negatives.json").read_text())["images"]) == 2
+
+
 def test_a_persons_marks(hand_made, tmp_path):
     rows = [("1.png", [10, 60, 30, 80]), ("other.png", [0, 0, 9, 9])]
     marks = [
