@@ -21,8 +21,8 @@ def script_parser(
 
 def add_placement(parser: argparse.ArgumentParser) -> None:
     """Where and how exactly a trained detector computes."""
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="as in training")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), help="as in training")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="(as in training)")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), help="(as in training)")
 
 
 def add_detector(parser: argparse.ArgumentParser) -> None:

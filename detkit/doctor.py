@@ -37,7 +37,7 @@ REQUIRED = (
     "matplotlib",
     "jinja2",
 )
-OPTIONAL = ("scikit-image", "faster-coco-eval", "tensorboard")
+OPTIONAL = ("scikit-image", "faster-coco-eval", "tensorboard", "optuna")
 OPENCV = (
     "opencv-python",
     "opencv-python-headless",

@@ -17,7 +17,7 @@ from detkit.report.comparison import write_report
 
 EXAMPLES = """examples:
   python tools/compare.py configs/compare/demo.yaml
-  python tools/compare.py configs/compare/demo.yaml --seeds 0 output=results/try        # a first look
+  python tools/compare.py configs/compare/demo.yaml --seeds 0 output=runs/try 'splits=[val]'    # a first look
   python tools/compare.py configs/compare/bloodcells-sparse.yaml --data-root ~/data
   python tools/compare.py configs/compare/demo.yaml --report                            # of what is finished
 

@@ -76,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
         kind = score_or_percentile if name == "threshold" else type(value)
         add(f"--{name.replace('_', '-')}", type=kind, default=value, metavar="X", help=f"{text} ({value})")
     add("--marks", type=Path, metavar="MARKS.json", help="what a person said of places (tools/diagnose.py): "
-        "rejected is never a negative, accepted is one however high it scores")  # fmt: skip
+        "what is an object to them is never a negative, their background is one however high it scores")  # fmt: skip
     add("--held-out", nargs="*", metavar="PATH", help="images never to mine: folders, or COCO files as "
         "GT.json=DIR (those of the checkpoint's val and test); no PATH checks nothing")  # fmt: skip
     add("--classes", type=names, metavar="A,B", help="with --detections: these classes of GT.json alone")

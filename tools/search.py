@@ -19,7 +19,7 @@ from detkit.search.running import run_trials
 
 EXAMPLES = """examples:
   python tools/search.py configs/search/demo.yaml
-  python tools/search.py configs/search/demo.yaml --trials 6 --output runs/search/try     # a first look
+  python tools/search.py configs/search/demo.yaml --trials 6 --output runs/search/try   # a first look, scored on test
   python tools/search.py configs/search/demo.yaml --report                                # of the trials that are there
 
 It needs optuna: pip install 'detkit[search]'. Begin the same command in several terminals of one machine, and they
