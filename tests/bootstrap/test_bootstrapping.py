@@ -18,6 +18,7 @@ from detkit.data.transforms import EvaluationTransform
 from detkit.errors import ConfigError
 from detkit.mining.canvases import CanvasDataset
 from detkit.mining.manifest import read_manifest
+from detkit.mining.negative_set import load_negative_set
 from detkit.training.checkpoint import load_checkpoint
 from detkit.training.resume import clear
 
@@ -265,6 +266,13 @@ def test_mining_that_has_cost_its_share_ends_bootstrapping(dear, same_state):
     assert dear.computes == [CANVAS * (18 + TRAIN), CANVAS * (18 + TRAIN + 24), CANVAS * (18 + TRAIN + 48)]
     assert all(same_state(dear.before[pause], dear.after[pause]) for pause in (1, 2))
     assert [len(dear.canvases(step)) for step in (1, 2, 7)] == [0, 1, 1]
+
+
+def test_the_capacity_for_crops_is_the_configurations(bootstrapped, tmp_path):
+    run = bootstrapped(tmp_path, crops={"sources": ["train"], "capacity": 7})
+    run.fit()
+    kept = load_negative_set(run.rounds / "train_003" / "negatives.npz")
+    assert (kept.capacity, len(kept.crops)) == (7, 7)
 
 
 def test_crops_alone_go_with_any_selection(dear):
