@@ -227,9 +227,7 @@ def mine_once(source: MiningSource, root: Path, side: int) -> int:
     return len(mine(told).negatives.crops)
 
 
-def measure(
-    inputs: Inputs, scores: int, precision: str, rounds: int, names: Sequence[str] = MEASURES
-) -> list[Record]:
+def measure(inputs: Inputs, scores: int, precision: str, rounds: int, names: Sequence[str]) -> list[Record]:
     """Time these measures at so many scores above the threshold, in one precision."""
     inputs.spread_scores(scores)
     calls = inputs.calls(DTYPES[precision])

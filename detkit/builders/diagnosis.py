@@ -1,7 +1,7 @@
 """A diagnosis from a run, or from annotations and any program's detections."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -281,17 +281,10 @@ class _Images:
         )
         names = {row["id"]: row["file_name"] for row in rows if isinstance(row.get("file_name"), str)}
         nameless = next((row["id"] for row in rows if row["id"] not in names), None)
-        if folder is not None and nameless is not None:
-            raise DataError(f"{annotations}: image {nameless}: has no 'file_name'; leave --images out")
-        outside = next((name for name in names.values() if escapes(name)), None)
-        if folder is not None and outside is not None:
-            raise DataError(
-                f"{annotations}: {outside!r} lies outside the image folder; write it as a path in there"
-            )
-        if folder is not None and not folder.is_dir():
-            raise DataError(
-                f"{folder}: there is no such folder; name the one that the annotations' file names start from"
-            )
+        if folder is not None:
+            if nameless is not None:
+                raise DataError(f"{annotations}: image {nameless}: has no 'file_name'; leave --images out")
+            _check_folder(annotations, folder, names.values())
         sizes = {
             row["id"]: (row["height"], row["width"])
             for row in rows
@@ -328,3 +321,15 @@ class _Images:
                 pixels = waiting.pop(0).result()
                 waiting += [begin(image_id) for image_id in islice(left, 1)]
                 yield pixels
+
+
+def _check_folder(annotations: Path, folder: Path, names: Iterable[str]) -> None:
+    outside = next(filter(escapes, names), None)
+    if outside is not None:
+        raise DataError(
+            f"{annotations}: {outside!r} lies outside the image folder; write it as a path in there"
+        )
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: there is no such folder; name the one that the annotations' file names start from"
+        )

@@ -12,7 +12,7 @@ from detkit.comparison.pictures import write_jpeg
 from detkit.config import Config
 from detkit.data.coco import read_coco
 from detkit.data.images import read_image
-from detkit.evaluation.comparison_results import HardNegative
+from detkit.evaluation.comparison_results import HardNegative, hardest_of_images
 from detkit.mining.crops import surroundings
 from detkit.training.loop import Run
 
@@ -42,8 +42,6 @@ def write_hardest(
 ) -> list[HardNegative]:
     """Write the mined negatives that score highest at the end of a run, crops and regions alike, one of an image.
 
-    What fires once fires around there too, so that a few images would fill the gallery.
-
     Args:
         config: the run's.
         run: one that has ended.
@@ -59,10 +57,8 @@ def write_hardest(
         pool = in_data_root(config, config.data.background.images)
         found = [replace(hard, of_pool=hard.original.is_relative_to(pool)) for hard in found]
     found = [hard for hard in found if show_pool or not hard.of_pool]
-    of_images = {hard.original: hard for hard in sorted(found, key=lambda hard: hard.score)}
-    chosen = sorted(of_images.values(), key=lambda hard: -hard.score)[:count]
     hardest = []
-    for number, hard in enumerate(chosen, 1):
+    for number, hard in enumerate(hardest_of_images(found, lambda hard: hard.original)[:count], 1):
         picture = f"{FOLDER}/{name}-{number:02}.jpg"
         pixels = read_image(hard.file)
         shown = pixels if hard.box is None else surroundings(pixels, hard.box, CONTEXT)

@@ -13,9 +13,9 @@ Paths of pictures are relative to the file's folder and stay inside it.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -30,6 +30,13 @@ LEAST_LOWER = 0.005
 """Recalls nearer to the common one than this are taken for it."""
 COMPUTE_UNIT = "forward passes per canvas pixel (forward 1, backward 2)"
 
+
+class _Scored(Protocol):
+    @property
+    def score(self) -> float: ...
+
+
+Negative = TypeVar("Negative", bound=_Scored)
 Metrics = dict[str, float | None]
 Box = tuple[float, float, float, float]
 """xyxy in pixels of the original image."""
@@ -307,6 +314,15 @@ def ranking(arms: Sequence[Arm], metric: ComparedMetric) -> list[Arm]:
         return value is None, (value or 0) * (-1 if metric.higher_is_better else 1)
 
     return sorted(arms, key=key)
+
+
+def hardest_of_images(negatives: Iterable[Negative], image: Callable[[Negative], Hashable]) -> list[Negative]:
+    """The negative of each image that scores highest, hardest first.
+
+    What fires once fires around there too, and under every seed: a few images would fill a gallery.
+    """
+    of_images = {image(negative): negative for negative in sorted(negatives, key=lambda one: one.score)}
+    return sorted(of_images.values(), key=lambda one: -one.score)
 
 
 def _negative(value: float | None) -> float | None:

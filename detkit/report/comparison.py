@@ -13,6 +13,7 @@ from detkit.evaluation.comparison_results import (
     EQUAL_COMPUTE,
     Arm,
     Comparison,
+    hardest_of_images,
     off_mean_compute,
     ranking,
     read_comparison,
@@ -134,10 +135,8 @@ def _mining(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
     mined = [arm for arm in comparison.arms if any(run.rounds or run.hardest for run in arm.runs)]
     rows = []
     for arm in mined:
-        crops = sorted((crop for run in arm.runs for crop in run.hardest), key=lambda crop: crop.score)
-        # Seeds find the same things.
-        of_images = {crop.source: crop for crop in crops}
-        hardest = sorted(of_images.values(), key=lambda crop: -crop.score)
+        crops = [crop for run in arm.runs for crop in run.hardest]
+        hardest = hardest_of_images(crops, lambda crop: crop.source)
         count = min(GALLERY, max(1, ALL_GALLERIES // len(mined)))
         rows.append(
             {

@@ -105,7 +105,7 @@ class Learner:
             torch.stack(list(losses.values())).sum().backward()
             parts.append({name: value.detach() for name, value in losses.items()})
         if len(batches) == 1:
-            return parts[0]
+            return parts[0]  # divided by all there are
         share = counts[0].clamp(min=1) / torch.stack(counts).sum().clamp(min=1)
         for parameter in self._parameters:
             if parameter.grad is not None:
