@@ -27,6 +27,7 @@ struct Pack {
   typedef float Floats __attribute__((vector_size(4 * size)));
   typedef int32_t Bits __attribute__((vector_size(4 * size)));  // as a mask, all bits of a number or none
   typedef uint32_t Unsigned __attribute__((vector_size(4 * size)));
+  typedef uint16_t Shorts __attribute__((vector_size(2 * size)));
 
   Floats floats;
 
@@ -149,14 +150,24 @@ inline double load_lanes(const double* values) {
   return *values;
 }
 
-template <typename Narrow>  // BFloat16 or Half
-inline Pack load_lanes(const Narrow* values) {
+inline Pack load_lanes(const BFloat16* values) {
+  Pack::Shorts shorts;
+  std::memcpy(&shorts, values, sizeof(shorts));
+  return Pack::Floats(__builtin_convertvector(shorts, Pack::Unsigned) << 16);
+}
+
+inline Pack load_lanes(const Half* values) {
+#if defined(__AVX512F__)
+  return Pack::Floats(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(values))));
+#elif defined(__F16C__)
+  return Pack::Floats(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values))));
+#else
   float floats[Pack::size];
-#pragma omp simd
   for (int64_t lane = 0; lane < Pack::size; ++lane) {
     floats[lane] = widen(values[lane]);
   }
   return load_lanes(floats);
+#endif
 }
 
 inline void store_lanes(Pack pack, float* values) {
@@ -167,14 +178,28 @@ inline void store_lanes(double value, double* values) {
   *values = value;
 }
 
-template <typename Narrow>
-inline void store_lanes(Pack pack, Narrow* values) {
+inline void store_lanes(Pack pack, BFloat16* values) {
+  const Pack::Unsigned bits = Pack::Unsigned(pack.floats);
+  const Pack::Unsigned rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;  // to nearest, ties to even
+  const Pack::Unsigned words = pack.floats != pack.floats ? Pack::Unsigned{} + 0x7fc0 : rounded;
+  const Pack::Shorts shorts = __builtin_convertvector(words, Pack::Shorts);
+  std::memcpy(values, &shorts, sizeof(shorts));
+}
+
+inline void store_lanes(Pack pack, Half* values) {
+#if defined(__AVX512F__)
+  const __m256i halves = _mm512_cvtps_ph(pack.floats, _MM_FROUND_TO_NEAREST_INT);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(values), halves);
+#elif defined(__F16C__)
+  const __m128i halves = _mm256_cvtps_ph(pack.floats, _MM_FROUND_TO_NEAREST_INT);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(values), halves);
+#else
   float floats[Pack::size];
   store_lanes(pack, floats);
-#pragma omp simd
   for (int64_t lane = 0; lane < Pack::size; ++lane) {
     narrow(floats[lane], values[lane]);
   }
+#endif
 }
 
 inline float greatest_lane(Pack pack) {
