@@ -1,9 +1,10 @@
-"""3x3 convolutions with fewer multiplications, for float32 on a CPU.
+"""3x3 convolutions with fewer multiplications, for float32 on a CPU without AVX-512.
 
 Winograd's minimal filtering (Lavin and Gray, 2016, "Fast algorithms for convolutional neural networks", section 4.1)
 takes 16 multiplications for each tile of 2x2 outputs in place of 36: image tiles, kernels and output tiles are
 transformed, and 16 matrix products do the rest, forward and for both gradients. It also sums less, so that its rounding
-error is smaller than that of oneDNN's convolutions.
+error is smaller than that of oneDNN's convolutions. With AVX-512 oneDNN's are faster all the same: the transforms gain
+nothing from wider registers, and torch's matrix products do not use them on every processor.
 """
 
 from typing import Any
@@ -34,7 +35,7 @@ class WinogradConv2d(nn.Conv2d):
     """An ``nn.Conv2d`` of 3x3, stride 1 and padding 1 that takes fewer multiplications where that is faster."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """As ``nn.Conv2d``, and nothing else on a GPU, in half precision, on small maps or under torch.compile."""
+        """As ``nn.Conv2d``, and nothing else on a GPU, with AVX-512, in half precision, on small maps or compiled."""
         if _is_faster(input, self.weight):
             return _Convolution.apply(input, self.weight, self.bias)
         return super().forward(input)
@@ -102,6 +103,8 @@ def _fits(convolution: nn.Conv2d) -> bool:
 def _is_faster(images: Tensor, weight: Tensor) -> bool:
     """Whether these images, [N, C, H, W] in channels_last memory, are many and float32 on a CPU."""
     if torch.compiler.is_compiling() or images.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return False
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":
         return False
     rows, columns = _tiles(images)
     return (

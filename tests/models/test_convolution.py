@@ -11,6 +11,11 @@ from detkit.models import convolution, retinanet
 from detkit.models.convolution import WinogradConv2d, convolve, use_winograd, weight_gradient
 
 
+@pytest.fixture(autouse=True)
+def no_avx512(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+
+
 def channels_last(*shape: int, seed: int) -> torch.Tensor:
     values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return values.to(memory_format=torch.channels_last)
@@ -106,6 +111,14 @@ def test_elsewhere_it_is_torchs_convolution_to_the_bit(images):
     found = fast(images)
     assert torch.equal(found, plain(images))
     assert type(found.grad_fn).__name__ == "ConvolutionBackward0"
+
+
+def test_with_avx512_it_is_torchs_convolution_to_the_bit(monkeypatch):
+    plain, fast = layer(64, 64)
+    images = channels_last(8, 64, 12, 12, seed=1)
+    assert not torch.equal(fast(images), plain(images))
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert torch.equal(fast(images), plain(images))
 
 
 def test_under_autocast_it_computes_in_half_precision():
