@@ -106,7 +106,12 @@ class ExtraLevels(ExtraFPNBlock):
     def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
         features = p[-1] if self.source == "pyramid" else c[-1]
         for position, (name, convolution) in enumerate(self.named_children()):
-            features = convolution(F.relu(features) if position else features)
+            features = F.relu(features) if position else features
+            if features.shape[-1] == 1:
+                # A column of the padding itself, which changes nothing: of a map one column wide, oneDNN 3.12 makes
+                # nonsense of this weight's gradient in bfloat16.
+                features = F.pad(features, (0, 1))
+            features = convolution(features)
             p.append(features)
             names.append(name)
         return p, names

@@ -11,6 +11,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from detkit.errors import ConfigError
 from detkit.models import PyramidBackbone
 from detkit.models.backbone import build_body, freeze_batch_norm
+from detkit.models.pyramid import ExtraLevels
 from detkit.training.optimiser import build_optimiser
 
 FAMILIES = {
@@ -216,3 +217,20 @@ def test_impossible_levels_are_refused() -> None:
         PyramidBackbone("resnet18", levels=(6, 7))
     with pytest.raises(ConfigError, match=r"model\.nodes: found 2 for 1 levels"):
         PyramidBackbone("resnet18", levels=(3,), nodes=["layer2", "layer3"])
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_extra_levels_have_their_gradients_in_bfloat16_on_narrow_maps(width: int) -> None:
+    """Of a map one column wide oneDNN leaves the weight's gradient unwritten, where the processor has bfloat16."""
+    torch.manual_seed(0)
+    extra = ExtraLevels((6, 7), 64, 64, "pyramid").to(memory_format=torch.channels_last)
+    features = torch.randn(2, 64, 6, width).to(memory_format=torch.channels_last)
+    gradients = []
+    for half in (False, True, True, True):  # what lies in memory is different each time
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            levels, _ = extra([features], [], [])
+        loss = sum(level.float().square().mean() for level in levels)
+        gradients.append(torch.autograd.grad(loss, list(extra.parameters())))
+    for found in gradients[1:]:
+        for half, exact in zip(found, gradients[0], strict=True):
+            torch.testing.assert_close(half, exact, rtol=0.05, atol=0.02 * exact.abs().max().item())

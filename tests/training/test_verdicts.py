@@ -97,8 +97,8 @@ def test_a_healthy_run_is_not_judged(train, capsys):
 PROVOKED = {
     "prior": ["model.prior=0.5", "loss={alpha: null, gamma: 0.0}"],
     "class imbalance": ["loss={alpha: 0.1, gamma: 0.0}"],
-    "rate too high": ["optimiser.learning_rate=0.2"],
-    "rate far too high": ["optimiser.learning_rate=5"],
+    "rate too high": ["optimiser.learning_rate=0.2", "training.clip_norm=null"],
+    "rate far too high": ["optimiser.learning_rate=2"],
     "rate too low": ["optimiser.learning_rate=0.00001"],
     "labels": ["data.train={annotations: shifted.json, images: images}"],
     "anchors": ["model.anchor_sizes=[[60, 80, 100], [110, 120, 128]]"],
