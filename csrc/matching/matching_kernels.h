@@ -35,7 +35,7 @@ struct Anchors {
   const Box* boxes;
   int64_t block_count;
   AnchorBlock* blocks;
-  int64_t step;  // no common divisor with block_count; see leap() in matching_simd.cpp
+  int64_t step;  // no common divisor with block_count; see match() in matching_simd.cpp
 };
 
 // Memory of one task, as many of each as there are boxes with those that follow them.

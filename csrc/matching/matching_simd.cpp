@@ -121,12 +121,6 @@ void summarise(const Anchors& anchors, int64_t begin, int64_t end) {
   }
 }
 
-// The blocks in the order in which they are matched. It leaps, so that every task soon meets anchors of all sizes and
-// places and learns of each box what IoU it can reach: that rules out most of the others.
-int64_t leap(const Anchors& anchors, int64_t turn) {
-  return turn * anchors.step % anchors.block_count;
-}
-
 void match(
     const Anchors& anchors, const ImageBoxes& image, Thresholds thresholds, int64_t begin, int64_t end,
     float* best_of_boxes, int32_t* matches, MatchingScratch scratch) {
@@ -134,14 +128,23 @@ void match(
     scratch.least_iou[g] = best_of_boxes ? 0.0f : thresholds.background;
   }
   Block block;
-  for (int64_t turn = begin; turn < end; ++turn) {
-    const int64_t index = leap(anchors, turn);
+  match_block(block, image, nullptr, 0, nullptr);
+  int32_t untouched[ANCHORS_PER_BLOCK];  // what a block is that no box can reach
+  write_matches(block, ANCHORS_PER_BLOCK, thresholds, untouched);
+  // Blocks are taken by leaps, so that every task soon meets anchors of all sizes and places and learns of each box what
+  // IoU it can reach: that rules out most of the others.
+  int64_t index = begin * anchors.step % anchors.block_count;
+  for (int64_t turn = begin; turn < end; ++turn, index = (index + anchors.step) % anchors.block_count) {
+    const int64_t size = block_size(anchors, index);
+    int32_t* result = matches + index * ANCHORS_PER_BLOCK;
     const int64_t count = list_candidates(anchors.blocks[index], image, scratch.least_iou, scratch.candidates);
-    if (count > 0) {
-      read_block(anchors, index, block);
+    if (count == 0) {
+      std::memcpy(result, untouched, sizeof(int32_t) * static_cast<size_t>(size));
+      continue;
     }
+    read_block(anchors, index, block);
     match_block(block, image, scratch.candidates, count, best_of_boxes);
-    write_matches(block, block_size(anchors, index), thresholds, matches + index * ANCHORS_PER_BLOCK);
+    write_matches(block, size, thresholds, result);
     for (int64_t c = 0; best_of_boxes && c < count; ++c) {
       const int32_t g = scratch.candidates[c];
       scratch.least_iou[g] = lesser(best_of_boxes[g], thresholds.background);
