@@ -133,8 +133,9 @@ void match(
   write_matches(block, ANCHORS_PER_BLOCK, thresholds, untouched);
   // Blocks are taken by leaps, so that every task soon meets anchors of all sizes and places and learns of each box what
   // IoU it can reach: that rules out most of the others.
-  int64_t index = begin * anchors.step % anchors.block_count;
-  for (int64_t turn = begin; turn < end; ++turn, index = (index + anchors.step) % anchors.block_count) {
+  const int64_t step = image.count > 0 ? anchors.step : 1;
+  int64_t index = begin * step % anchors.block_count;
+  for (int64_t turn = begin; turn < end; ++turn, index = (index + step) % anchors.block_count) {
     const int64_t size = block_size(anchors, index);
     int32_t* result = matches + index * ANCHORS_PER_BLOCK;
     const int64_t count = list_candidates(anchors.blocks[index], image, scratch.least_iou, scratch.candidates);
