@@ -100,6 +100,7 @@ Tensor match_anchors_cpu(
   const int64_t block_count = static_cast<int64_t>(blocks.size());
   const Anchors anchors{count, box_data(anchor_boxes), block_count, blocks.data(), coprime_step(block_count)};
   std::vector<Image> images(boxes.begin(), boxes.end());
+  // Where there are no boxes at all nobody asks for a block's extent.
   if (std::any_of(images.begin(), images.end(), [](const Image& image) { return image.count > 0; })) {
     torch::stable::parallel_for(0, block_count, BLOCKS_PER_TASK, [&](int64_t begin, int64_t end) {
       use.summarise(anchors, begin, end);

@@ -132,7 +132,8 @@ void match(
   int32_t untouched[ANCHORS_PER_BLOCK];  // what a block is that no box can reach
   write_matches(block, ANCHORS_PER_BLOCK, thresholds, untouched);
   // Blocks are taken by leaps, so that every task soon meets anchors of all sizes and places and learns of each box what
-  // IoU it can reach: that rules out most of the others.
+  // IoU it can reach: that rules out most of the others. Without boxes there is nothing to learn, and memory is fastest
+  // in order.
   const int64_t step = image.count > 0 ? anchors.step : 1;
   int64_t index = begin * step % anchors.block_count;
   for (int64_t turn = begin; turn < end; ++turn, index = (index + step) % anchors.block_count) {

@@ -86,9 +86,8 @@ def test_kinds(name, kind, key, value):
 )
 def test_a_fused_step_is_that_of_the_plain_loop(name, plain_optimiser, monkeypatch):
     """Fused optimisers take for granted that weight and gradient lie alike; in channels_last memory too they do."""
-    monkeypatch.setattr(
-        torch.backends.cpu, "get_cpu_capability", lambda: "AVX2"
-    )  # on it the first is Winograd's
+    # Without AVX-512 the first convolution is Winograd's.
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.Conv2d(64, 8, 3)).to(
         memory_format=torch.channels_last
