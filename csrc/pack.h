@@ -59,6 +59,9 @@ struct Pack {
   friend Bits operator>=(Pack a, Pack b) {
     return a.floats >= b.floats;
   }
+  friend Bits operator!=(Pack a, Pack b) {
+    return a.floats != b.floats;
+  }
 };
 
 inline Pack select(Pack::Bits mask, Pack yes, Pack no) {
@@ -83,6 +86,19 @@ inline uint32_t mask_bits(Pack::Bits mask) {
 // Whether it holds for all lanes.
 inline bool all(Pack::Bits mask) {
   return mask_bits(mask) == (1u << Pack::size) - 1;
+}
+
+inline bool all(bool condition) {
+  return condition;
+}
+
+// Whether it holds for any.
+inline bool any(Pack::Bits mask) {
+  return mask_bits(mask) != 0;
+}
+
+inline bool any(bool condition) {
+  return condition;
 }
 
 inline Pack multiply_add(Pack a, Pack b, Pack c) {
@@ -123,19 +139,24 @@ inline Pack scale_by_power_of_two(Pack x, Pack exponent) {
   return Pack::Floats(Pack::Unsigned(x.floats) + (Pack::Unsigned(exponent.floats) << 23));
 }
 
-// What a loop over numbers in memory takes at a time: a pack of floats, or one double.
+// What a loop over numbers in memory takes at a time: a pack of floats, or one double; and as many integers, and
+// answers.
 template <typename T>
 struct Lanes;
 
 template <>
 struct Lanes<float> {
   using type = Pack;
+  using Integers = Pack::Bits;
+  using Mask = Pack::Bits;
   static constexpr int64_t count = Pack::size;
 };
 
 template <>
 struct Lanes<double> {
   using type = double;
+  using Integers = int32_t;
+  using Mask = bool;
   static constexpr int64_t count = 1;
 };
 

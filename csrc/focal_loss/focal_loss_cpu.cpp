@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstddef>
 
 #include "focal_loss_arguments.h"
 #include "focal_loss_kernels.h"
@@ -18,7 +17,7 @@ FocalLossKernels kernels() {
   return at_cpu_level([]<CpuLevel level>() { return focal_loss_kernels<level>(); });
 }
 
-// Calls function(index of level, range, scratch) for all anchors, from several threads. All levels are shared out at
+// Calls function(index of level, range) for all anchors, from several threads. All levels are shared out at
 // once: each time that threads wait for one another costs as much as a thousand anchors.
 template <typename Function>
 void for_each_range(const std::vector<FocalLossLevel>& levels, const Function& function) {
@@ -27,7 +26,6 @@ void for_each_range(const std::vector<FocalLossLevel>& levels, const Function& f
   const int64_t total = images * (levels.back().first_anchor + levels.back().anchors);
   const int64_t grain = std::max<int64_t>(1, ELEMENTS_PER_TASK / std::max<int64_t>(1, classes));
   torch::stable::parallel_for(0, total, grain, [&](int64_t begin, int64_t end) {
-    std::vector<std::byte> scratch(focal_loss_scratch(classes));
     for (size_t index = 0; index < levels.size(); ++index) {
       const FocalLossLevel& level = levels[index];
       const int64_t start = images * level.first_anchor;
@@ -37,7 +35,7 @@ void for_each_range(const std::vector<FocalLossLevel>& levels, const Function& f
         const int64_t image = (row - start) / level.anchors;
         const int64_t first = (row - start) % level.anchors;
         const int64_t count = std::min(level.anchors - first, last - row);
-        function(index, AnchorRange{image, first, first + count}, scratch.data());
+        function(index, AnchorRange{image, first, first + count});
         row += count;
       }
     }
@@ -69,9 +67,9 @@ Tensor focal_loss_cpu(
   const FocalLossKernels use = kernels();
   Tensor loss = empty_loss(logits, labels);
   std::atomic<bool> known = true;
-  for_each_range(levels, [&](size_t index, AnchorRange range, void* scratch) {
+  for_each_range(levels, [&](size_t index, AnchorRange range) {
     const FocalLossLevel& level = levels[index];
-    if (!use.loss(level, range, per_anchor(loss, level.first_anchor), scratch)) {
+    if (!use.loss(level, range, per_anchor(loss, level.first_anchor))) {
       known = false;
     }
   });
@@ -92,9 +90,9 @@ std::vector<Tensor> focal_loss_backward_cpu(
   check_per_anchor(grad, labels, loss_type(logits), "gradients");
   const FocalLossKernels use = kernels();
   std::vector<Tensor> gradients = empty_gradients(logits);
-  for_each_range(levels, [&](size_t index, AnchorRange range, void* scratch) {
+  for_each_range(levels, [&](size_t index, AnchorRange range) {
     const FocalLossLevel& level = levels[index];
-    use.gradient(level, range, per_anchor(grad, level.first_anchor), per_class(gradients[index]), scratch);
+    use.gradient(level, range, per_anchor(grad, level.first_anchor), per_class(gradients[index]));
   });
   return gradients;
 }
