@@ -11,6 +11,7 @@ import os
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ CUDA_GOAL_CASE = Case("resnet50", size=800, batch=16)
 EXAMPLES = """examples:
   python benchmarks/step.py --quick
   python benchmarks/step.py --json step.json
-  python benchmarks/step.py --arch resnet50 --size 800 --batch 16 --device cuda --precision bf16 --json step-cuda.json
+  python benchmarks/step.py --device cuda --precision bf16 --json step-cuda.json
   python benchmarks/step.py --arch shufflenet_v2_x1_0 --size 256 --batch 4 --classes 3 --steps 20
 
 What is timed: a training step (forward, losses, backward, optimiser); of it the losses with matching, forward and
@@ -204,24 +205,17 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add, case = parser.add_argument, Case()
-    add("--arch", default=case.arch, metavar="NAME", help=f"torchvision backbone ({case.arch})")
-    add(
-        "--size",
-        type=_positive,
-        default=case.size,
-        metavar="PIXELS",
-        help=f"side of the images ({case.size})",
-    )
-    add("--batch", type=_positive, default=case.batch, metavar="N", help=f"images in a step ({case.batch})")
-    add("--classes", type=_positive, default=case.classes, metavar="K", help=f"({case.classes})")
-    add(
-        "--boxes",
-        type=_positive,
-        default=case.boxes,
-        metavar="G",
-        help=f"objects on each image ({case.boxes})",
-    )
+    add = parser.add_argument
+    for name, kind, metavar, meaning in (
+        ("arch", str, "NAME", "torchvision backbone"),
+        ("size", _positive, "PIXELS", "side of the images"),
+        ("batch", _positive, "N", "images in a step"),
+        ("classes", _positive, "K", "classes"),
+        ("boxes", _positive, "G", "objects on each image"),
+    ):
+        on_cpu, on_gpu = (getattr(case, name) for case in (CPU_GOAL_CASE, CUDA_GOAL_CASE))
+        default = f"{on_cpu}" if on_cpu == on_gpu else f"{on_cpu}; on a GPU {on_gpu}"
+        add(f"--{name}", type=kind, metavar=metavar, help=f"{meaning} ({default})")
     add(
         "--frozen-batch-norm",
         action="store_true",
@@ -241,7 +235,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _checked(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> argparse.Namespace:
-    if arguments.size % 32:
+    if arguments.size is not None and arguments.size % 32:
         parser.error(
             f"argument --size: {arguments.size} does not divide by 32, so that the two would pad differently"
         )
@@ -254,6 +248,14 @@ def _positive(text: str) -> int:
     return value
 
 
+def chosen_case(arguments: argparse.Namespace, device: torch.device) -> Case:
+    """The goal's case for this kind of device, but for what was asked for."""
+    case = CUDA_GOAL_CASE if device.type == "cuda" else CPU_GOAL_CASE
+    asked = {name: getattr(arguments, name) for name in ("arch", "size", "batch", "classes", "boxes")}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return replace(case, **given, frozen=arguments.frozen_batch_norm)
+
+
 def main() -> None:
     arguments = parse_arguments()
     if arguments.threads:
@@ -262,8 +264,7 @@ def main() -> None:
     say(machine(device))
     if os.getloadavg()[0] > BUSY:
         warn("other programs are or were just running; times may be theirs as well")
-    sizes = {name: getattr(arguments, name) for name in ("arch", "size", "batch", "classes", "boxes")}
-    case = Case(**sizes, frozen=arguments.frozen_batch_norm)
+    case = chosen_case(arguments, device)
     inputs = Inputs(case, device)
     rounds = arguments.steps or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     records: list[Record] = []

@@ -13,8 +13,8 @@ Name = TypeVar("Name", bound=Hashable)
 CPU_CACHE_BYTES = 128 << 20
 """Several times the last-level cache that two cores share."""
 CUDA_CACHE_BYTES = 256 << 20
-CUDA_ADDITIONS = 4
-"""So many sweeps over the buffer keep even a fast GPU busy for half a millisecond."""
+CUDA_ADDITIONS = 16
+"""So many sweeps over the buffer keep even a fast GPU busy for two milliseconds, while the host queues the call."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ def _cache_clearer(device: torch.device) -> Callable[[], None]:
         # Adding reads what it writes; a large fill may write past the caches and leave them as they are.
         for _ in range(CUDA_ADDITIONS if on_gpu else 1):
             buffer.add_(1)
+        if on_gpu:
+            buffer.sum()  # leaves nothing to write back, which would slow down what comes next
 
     return clear
 

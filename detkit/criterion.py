@@ -201,4 +201,4 @@ def mean_over_processes(value: Tensor) -> Tensor:
 def _stack(ragged: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """All rows one after another, and the index of each tensor's first row, int64 [N]."""
     lengths = torch.tensor([0, *(len(rows) for rows in ragged[:-1])])
-    return torch.cat(list(ragged)), lengths.cumsum(0).to(ragged[0].device)
+    return torch.cat(list(ragged)), lengths.cumsum(0).to(ragged[0].device, non_blocking=True)
