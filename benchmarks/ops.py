@@ -26,7 +26,7 @@ from detkit.files import write_json
 from detkit.ops import _library
 
 PASSES = (FORWARD, BACKWARD, BOTH)
-CASE_OPTIONS = ("op", "dtypes", "sizes", "images", "classes", "boxes")
+CASE_OPTIONS = ("op", "passes", "dtypes", "sizes", "images", "classes", "boxes")
 BUSY = 0.5
 """Programs that want a processor, on average over the last minute, from which on a warning is given."""
 SECONDS = 2.0
@@ -92,7 +92,7 @@ def all_groups(arguments: argparse.Namespace) -> list[list[Job]]:
     if arguments.op != "matching":
         axes = arguments.dtypes, arguments.sizes, arguments.classes, arguments.images
         for dtype, size, classes, images in itertools.product(*axes):
-            jobs.append(Job(LossCase(images, size, classes, dtype), PASSES, tuple(LOSSES)))
+            jobs.append(Job(LossCase(images, size, classes, dtype), tuple(arguments.passes), tuple(LOSSES)))
     if arguments.op != "loss":
         for size, boxes, images in itertools.product(arguments.sizes, arguments.boxes, arguments.images):
             jobs.append(Job(MatchingCase(images, size, boxes), (FORWARD,), tuple(MATCHINGS)))
@@ -140,13 +140,14 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     only = parser.add_argument_group("cases, in place of all (any values may be given; not with --quick)")
     only.add_argument("--op", choices=("loss", "matching"), help="this op alone")
     for name, kind, default, meaning in (
+        ("--passes", str, PASSES, "passes of the loss (all three; the last alone takes half as long)"),
         ("--dtypes", str, list(DTYPES), "types of the logits (fp32 bf16)"),
         ("--sizes", _size, list(IMAGE_SIZES), "heights and widths of images (640x640 800x1088 800x1344)"),
         ("--images", _positive, [1, 8, 16], "images in a batch (1 8 16)"),
         ("--classes", _positive, [1, 80, 91, 365], "classes, for the loss (1 80 91 365)"),
         ("--boxes", _count, [0, 7, 100, 500, 2000], "boxes on each image, for matching (0 7 100 500 2000)"),
     ):
-        choices = list(DTYPES) if name == "--dtypes" else None
+        choices = default if kind is str else None
         metavar = None if choices else "HxW" if name == "--sizes" else name[2].upper()
         only.add_argument(
             name, type=kind, default=default, nargs="+", choices=choices, metavar=metavar, help=meaning

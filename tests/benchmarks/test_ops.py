@@ -35,6 +35,7 @@ from op_peers import (
     needed_bytes,
 )
 from op_report import goals, table
+from ops import all_groups, parse_arguments
 from timing import Call, time_by_turns
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,6 +101,13 @@ def test_writes_a_record_of_every_implementation_and_pass(tmp_path):
     assert "skipped: torch.compile failed" in done.stdout
 
 
+def test_passes_and_cases_are_those_asked_for():
+    words = ["--passes", BOTH, "--images", "8", "--sizes", "64x64", "--classes", "7", "--boxes", "3"]
+    jobs = [job for group in all_groups(parse_arguments(words)) for job in group]
+    assert [job.passes for job in jobs] == [(BOTH,), (BOTH,), (FORWARD,)]
+    assert [str(job.case) for job in jobs] == ["N=8 A=774 K=7", "N=8 A=774 K=7", "N=8 A=774 G=3"]
+
+
 def test_torchvision_and_rich_may_be_missing():
     cases = ("--op", "matching", "--sizes", "64x64", "--images", "1", "--boxes", "2", "--seconds", "0.01")
     done = run("-c", WITHOUT_OTHERS, *cases)
@@ -113,6 +121,7 @@ def test_torchvision_and_rich_may_be_missing():
         (("--images", "0"), "argument --images"),
         (("--sizes", "640"), "argument --sizes"),
         (("--quick", "--images", "8"), "leave out --images"),
+        (("--passes", "both"), "argument --passes"),
         (("--json", "/dev/null/ops.json"), "/dev/null"),
     ],
 )
