@@ -4,8 +4,8 @@
 # make wheel       build the one wheel, for any Python >= 3.11 and torch >= 2.10
 # make test-wheel  build it, and test its ops beside other releases of torch, in environments of their own
 # make test-gpu    build for the GPU and test the ops there; it fails where there is no GPU
-# make bench       measure the ops and a training step on the CPU, the quick way
-# make bench-gpu   the same on the GPU, in full; the quick way: make bench-gpu BENCH=--quick
+# make bench       measure the ops and a training step on the CPU, the quick way; in full (hours): make bench BENCH=
+# make bench-gpu   the same on the GPU
 # make clean       remove what was built, but not .venv and runs
 
 PYTHON ?= python3
@@ -14,8 +14,9 @@ TORCH ?= torch==2.14.* torchvision==0.29.*
 
 # The other releases of torch that the wheel is tested beside, each of which is downloaded once.
 WHEEL_TORCHES ?= 2.13.0
-# What runs on a GPU; tests/ops needs hypothesis, tests/ops/test_cuda.py does without.
-GPU_TESTS ?= tests/ops
+# What runs on a GPU, with torch and pytest alone.
+GPU_TESTS ?= tests/ops/test_cuda.py tests/ops/test_cuda_device.py
+BENCH ?= --quick
 
 BIN := .venv/bin
 # What finds no .venv, on a machine with a GPU and a torch of its own, runs with the interpreter that is there.
@@ -106,7 +107,7 @@ else
 endif
 
 bench: .venv/installed-test .venv/built
-	for benchmark in $(BENCHMARKS); do $(BIN)/python $$benchmark --quick $(BENCH) || exit 1; done
+	for benchmark in $(BENCHMARKS); do $(BIN)/python $$benchmark $(BENCH) || exit 1; done
 
 bench-gpu:
 	$(AT_HAND) setup.py --quiet build_ext --inplace

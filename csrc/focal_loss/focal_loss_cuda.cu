@@ -62,14 +62,12 @@ struct Row {
 
   __device__ Row(const Launch& launch, int32_t block, int32_t image) : task(launch.task_of(block)), image(image) {
     const int32_t thread = (block - task.first_block) * THREADS_PER_BLOCK + static_cast<int32_t>(threadIdx.x);
-    anchor = thread >> task.lane_bits;
     lanes = 1 << task.lane_bits;
     lane = thread & (lanes - 1);
-    exists = anchor < static_cast<int32_t>(task.level.anchors);
+    exists = thread >> task.lane_bits < static_cast<int32_t>(task.level.anchors);
+    anchor = exists ? thread >> task.lane_bits : 0;  // the place of one beyond might not be counted in 32 bits
     if (exists) {
       label = *pointer<const int32_t>(task.level.labels, image, anchor);
-    }
-    if (label != IGNORE) {
       weight = task.level.weights.data ? *pointer<const T>(task.level.weights, image, anchor) : T(1);
     }
   }
@@ -78,9 +76,9 @@ struct Row {
     return static_cast<int32_t>(task.level.classes);
   }
 
-  // Whether the logits matter; a weight that is NaN does.
+  // Whether the logits matter; with a weight that is NaN they do.
   __device__ bool counts() const {
-    return weight != T(0);
+    return label != IGNORE && weight != T(0);
   }
 
   // Whether the anchor is a positive whose logit is in this thread's part.
@@ -97,41 +95,49 @@ struct Row {
     return widen(logits()[k * task.level.logits.class_stride]);
   }
 
-  // Calls function(index, logits, whether they were read) for each vector of the thread's part, which are those whose
-  // index is `lane` more than a multiple of `lanes`. None is read of a row that does not count, nor the one at
-  // `skipped`. All threads of a warp call it together.
+  // How many vectors of the row to read. Where there are weights, anchors that do not count may be many, and nothing is
+  // read of them. Else they are few, and to wait for the label before logits are asked for would cost more.
+  __device__ int32_t readable() const {
+    bool wanted = exists;
+    if (task.level.weights.data != nullptr) {
+      asm volatile("");  // keeps the compiler from making this a selection, which would wait for both sides
+      wanted = counts();
+    }
+    return wanted ? task.vectors : 0;
+  }
+
+  // Calls function(index, logits) for each vector of the thread's part, which are those whose index is `lane` more than
+  // a multiple of `lanes`; logits that are not read are 0. All threads of a warp call it together.
   template <typename Function>
-  __device__ void for_each_vector(int32_t skipped, const Function& function) const {
-    const int32_t readable = counts() ? task.vectors : 0;
+  __device__ void for_each_vector(const Function& function) const {
+    const int32_t end = readable();
     const int64_t stride = COUNT > 1 ? COUNT : task.level.logits.class_stride;
     const Scalar* first = computed_once(logits());
     for (int32_t begin = 0; begin < task.vectors; begin += VECTORS_IN_FLIGHT * lanes) {
       Logits in_flight[VECTORS_IN_FLIGHT] = {};
-      bool read[VECTORS_IN_FLIGHT];
 #pragma unroll
       for (int turn = 0; turn < VECTORS_IN_FLIGHT; ++turn) {
         const int32_t index = begin + turn * lanes + lane;
-        read[turn] = index < readable && index != skipped;
-        if (read[turn]) {
+        if (index < end) {
           in_flight[turn].load(first + index * stride);
         }
       }
 #pragma unroll
       for (int turn = 0; turn < VECTORS_IN_FLIGHT; ++turn) {
-        function(begin + turn * lanes + lane, in_flight[turn], read[turn]);
+        function(begin + turn * lanes + lane, in_flight[turn]);
       }
     }
   }
 };
 
-// Whether the logits that the threads of a warp have read are all below EASY_LOGIT.
+// Whether the logits of a warp that matter are all below EASY_LOGIT.
 template <typename T, int COUNT>
-__device__ bool all_easy(const T (&logits)[COUNT], bool read) {
+__device__ bool all_easy(const T (&logits)[COUNT], bool matter) {
   bool easy = true;
   for (const T& logit : logits) {
     easy &= logit < T(EASY_LOGIT);
   }
-  return __all_sync(ALL_LANES, easy || !read);
+  return __all_sync(ALL_LANES, easy || !matter);
 }
 
 // The loss of a thread's part, without alpha: of all logits but those beside a positive's label.
@@ -139,21 +145,19 @@ template <typename Scalar, int COUNT, typename Focal>
 __device__ arithmetic_t<Scalar> sum_negatives(const Row<Scalar, COUNT>& row, int32_t skipped, const Focal& focal) {
   using Number = number_t<Scalar>;
   Number sum = 0;
-  row.for_each_vector(skipped, [&](int32_t, const Vector<Scalar, COUNT>& vector, bool read) {
-    if (!__any_sync(ALL_LANES, read)) {
-      return;
-    }
+  row.for_each_vector([&](int32_t index, const Vector<Scalar, COUNT>& vector) {
+    const bool matter = row.counts() && index < row.task.vectors && index != skipped;
     arithmetic_t<Scalar> logits[COUNT];
     vector.widen_to(logits);
     if constexpr (Focal::has_easy_form) {
-      if (all_easy(logits, read)) {
-        for (int i = 0; i < COUNT && read; ++i) {
+      if (all_easy(logits, matter)) {
+        for (int i = 0; i < COUNT && matter; ++i) {
           sum = sum + focal.easy_loss(Number(logits[i]));
         }
         return;
       }
     }
-    for (int i = 0; i < COUNT && read; ++i) {
+    for (int i = 0; i < COUNT && matter; ++i) {
       sum = sum + focal.negative_loss(Number(logits[i]));
     }
   });
@@ -188,16 +192,17 @@ __global__ void __launch_bounds__(THREADS_PER_BLOCK)
   if (row.lane == 0 && row.exists) {
     // On a CPU an unknown label is an error; here nobody waits for the answer.
     const bool known = row.label >= IGNORE && row.label < row.classes();
-    *pointer<T>(row.task.loss, row.image, row.anchor) = known ? row.weight * sum : T(NAN);
+    const T loss_of_row = row.counts() ? row.weight * sum : T(0);
+    *pointer<T>(row.task.loss, row.image, row.anchor) = known ? loss_of_row : T(NAN);
   }
 }
 
 // Makes each logit scale * negative_slope of it.
 template <typename T, int COUNT, typename Focal>
-__device__ void make_gradients(T (&numbers)[COUNT], bool read, T scale, const Focal& focal) {
+__device__ void make_gradients(T (&numbers)[COUNT], bool matter, T scale, const Focal& focal) {
   using Number = number_t<T>;
   if constexpr (Focal::has_easy_form) {
-    if (all_easy(numbers, read)) {
+    if (all_easy(numbers, matter)) {
       for (T& number : numbers) {
         number = plain(Number(scale) * focal.easy_slope(Number(number)));
       }
@@ -216,16 +221,18 @@ __global__ void __launch_bounds__(THREADS_PER_BLOCK)
   using Gradients = Vector<Scalar, COUNT>;
   // From last to first: what the forward pass has read last may still lie in the cache.
   const Row<Scalar, COUNT> row(launch, gridDim.x - 1 - blockIdx.x, gridDim.y - 1 - blockIdx.y);
-  const T scale = row.counts() ? row.weight * *pointer<const T>(row.task.loss, row.image, row.anchor) : T(0);
-  const T negative_scale = loss.negative_factor * scale;
+  const T grad = row.exists ? *pointer<const T>(row.task.loss, row.image, row.anchor) : T(0);
   const int64_t stride = COUNT > 1 ? COUNT : row.task.gradient.class_stride;
   Scalar* gradient = computed_once(pointer<Scalar>(row.task.gradient, row.image, row.anchor));
-  row.for_each_vector(-1, [&](int32_t index, const Gradients& logits, bool read) {
-    T numbers[COUNT] = {};
-    if (__any_sync(ALL_LANES, read)) {
-      logits.widen_to(numbers);
-      make_gradients(numbers, read, negative_scale, loss.focal);
+  T scale = 0;
+  row.for_each_vector([&](int32_t index, Gradients logits) {
+    if (!row.counts()) {
+      logits = {};  // of what does not count the gradient is 0, even where it is NaN
     }
+    scale = row.counts() ? row.weight * grad : T(0);
+    T numbers[COUNT];
+    logits.widen_to(numbers);
+    make_gradients(numbers, row.counts(), loss.negative_factor * scale, loss.focal);
     if (row.exists && index < row.task.vectors) {
       Gradients::narrowed(numbers).store(gradient + index * stride);
     }

@@ -78,8 +78,8 @@ inline int64_t images_at_once(const Task& task) {
   const FocalLossLevel& level = task.level;
   int64_t images = IMAGES_PER_LAUNCH;
   const auto limit = [&](const auto& values) {
-    const int64_t image = std::max<int64_t>(1, std::abs(values.image_stride));
-    images = std::min(images, (INT32_MAX - std::abs(values.anchor_stride) * level.anchors) / image);
+    const int64_t left = INT32_MAX - std::abs(values.anchor_stride) * level.anchors;
+    images = left < 0 ? 0 : std::min(images, 1 + left / std::max<int64_t>(1, std::abs(values.image_stride)));
   };
   limit(level.logits);
   limit(level.labels);

@@ -140,11 +140,12 @@ struct Place {
   int32_t tile;
   bool exists;
 
-  __device__ explicit Place(const Batch& batch)
+  __device__ Place(const Batch& batch, bool backwards)
       : image(batch.images[blockIdx.x % batch.image_count]),
         matches(batch.matches + int64_t(blockIdx.x % batch.image_count) * batch.anchor_count) {
-    const uint32_t turn = blockIdx.x / batch.image_count;
     const uint32_t turns = gridDim.x / batch.image_count;
+    const uint32_t from_start = blockIdx.x / batch.image_count;
+    const uint32_t turn = backwards ? turns - 1 - from_start : from_start;
     const auto block = static_cast<int32_t>(turn % PLACES * (turns / PLACES) + turn / PLACES);
     tile = block * TILES_PER_BLOCK + static_cast<int32_t>(threadIdx.x) / THREADS_PER_WARP;
     exists = tile * ANCHORS_PER_TILE < batch.anchor_count;
@@ -153,7 +154,7 @@ struct Place {
 
 // Matches the anchors as if there were no low-quality matches, and raises each box's best IoU.
 __global__ void __launch_bounds__(THREADS_PER_BLOCK) match(const __grid_constant__ Batch batch) {
-  const Place place(batch);
+  const Place place(batch, false);
   if (!place.exists) {
     return;
   }
@@ -181,7 +182,8 @@ __global__ void __launch_bounds__(THREADS_PER_BLOCK) match(const __grid_constant
 
 // Gives every anchor with which some box has its best IoU back to the box with which it has its own.
 __global__ void __launch_bounds__(THREADS_PER_BLOCK) restore(const __grid_constant__ Batch batch) {
-  const Place place(batch);
+  // The last anchors, of the coarsest level, have the most candidates: they begin first, so that nobody waits for them.
+  const Place place(batch, true);
   if (!place.exists) {
     return;
   }
