@@ -5,7 +5,7 @@
 # make test-wheel  build it, and test its ops beside other releases of torch, in environments of their own
 # make test-gpu    build for the GPU and test the ops there; it fails where there is no GPU
 # make bench       measure the ops and a training step on the CPU, the quick way; in full (hours): make bench BENCH=
-# make bench-gpu   the same on the GPU
+# make bench-gpu   the same on the GPU; in full: make bench-gpu BENCH=
 # make clean       remove what was built, but not .venv and runs
 
 PYTHON ?= python3

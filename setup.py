@@ -39,7 +39,7 @@ HOST = [
     *COMMON,
     *("-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
     # GCC 12 warns of uninitialised variables inside its own AVX-512 headers.
-    *("-fopenmp-simd", "-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),
+    *("-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),
 ]
 DEVICE = [*COMMON, "--expt-relaxed-constexpr", "-DUSE_CUDA", "-Xcompiler=-fPIC,-fvisibility=hidden"]
 # The one GPU source for which instructions are scarce, and where no bit depends on the order of operations.

@@ -11,7 +11,7 @@ import os
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +251,7 @@ def _positive(text: str) -> int:
 def chosen_case(arguments: argparse.Namespace, device: torch.device) -> Case:
     """The goal's case for this kind of device, but for what was asked for."""
     case = CUDA_GOAL_CASE if device.type == "cuda" else CPU_GOAL_CASE
-    asked = {name: getattr(arguments, name) for name in ("arch", "size", "batch", "classes", "boxes")}
+    asked = {field.name: getattr(arguments, field.name, None) for field in fields(Case)}
     given = {name: value for name, value in asked.items() if value is not None}
     return replace(case, **given, frozen=arguments.frozen_batch_norm)
 

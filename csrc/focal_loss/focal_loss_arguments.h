@@ -57,6 +57,7 @@ inline void check_arguments(
     STD_TORCH_CHECK(
         level.dim() == 3 && level.size(0) == labels.size(0) && level.size(2) == logits[0].size(2),
         "sigmoid_focal_loss: each level must be [N, A_l, K]");
+    STD_TORCH_CHECK(level.size(2) <= INT32_MAX, "sigmoid_focal_loss: labels can't count ", level.size(2), " classes");
     STD_TORCH_CHECK(
         level.scalar_type() == logits[0].scalar_type() && level.device() == labels.device(),
         "sigmoid_focal_loss: the levels and labels differ in type or device");

@@ -73,13 +73,13 @@ struct AnchorPack {
     return select(counts, of_label(k, -values, values), Numbers(T(0)));
   }
 
-  // The one where class k is the anchor's label, and the other where it is not.
+  // `positive` in the lanes whose label is k, `negative` in the others.
   Numbers of_label(int64_t k, Numbers positive, Numbers negative) const {
     return select(labels == static_cast<int32_t>(k), positive, negative);
   }
 };
 
-// A few classes of an AnchorPack, lane beside lane: where they are, or where that is not how they lie, a copy.
+// A few classes of an AnchorPack, lane beside lane: in place where the anchors are neighbours in memory, else a copy.
 template <typename Scalar>
 struct Columns {
   static constexpr int64_t LANES = AnchorPack<Scalar>::LANES;
@@ -99,7 +99,7 @@ struct Columns {
         end(begin + CLASSES < anchors.level.classes ? begin + CLASSES : anchors.level.classes),
         in_place(values.anchor_stride == 1 && anchors.count == LANES) {}
 
-  // Of class k the first lane.
+  // Where the lanes of class k are.
   Scalar* of_class(int64_t k) {
     Scalar* place = row<Scalar>(values, anchors.image, anchors.first) + k * values.class_stride;
     return in_place ? place : copy + (k - begin) * LANES;

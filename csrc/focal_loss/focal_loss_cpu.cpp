@@ -1,5 +1,5 @@
-// The focal loss on a CPU: every row of logits is read once, where it lies; nothing of its size is allocated but the
-// gradient. The loops are in focal_loss_simd.cpp.
+// The focal loss on a CPU: the logits are read where they lie, and nothing of their size is allocated but the gradient.
+// The loops are in focal_loss_rows.h and focal_loss_columns.h.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -17,8 +17,8 @@ FocalLossKernels kernels() {
   return at_cpu_level([]<CpuLevel level>() { return focal_loss_kernels<level>(); });
 }
 
-// Calls function(index of level, range) for all anchors, from several threads. All levels are shared out at
-// once: each time that threads wait for one another costs as much as a thousand anchors.
+// Calls function(index of level, range) for all anchors, from several threads. All levels are shared out at once: each
+// time that threads wait for one another costs as much as a thousand anchors.
 template <typename Function>
 void for_each_range(const std::vector<FocalLossLevel>& levels, const Function& function) {
   const int64_t classes = levels[0].classes;

@@ -65,7 +65,7 @@ struct Row {
     lanes = 1 << task.lane_bits;
     lane = thread & (lanes - 1);
     exists = thread >> task.lane_bits < static_cast<int32_t>(task.level.anchors);
-    anchor = exists ? thread >> task.lane_bits : 0;  // the place of one beyond might not be counted in 32 bits
+    anchor = exists ? thread >> task.lane_bits : 0;  // the offset of one beyond could overflow 32 bits
     if (exists) {
       label = *pointer<const int32_t>(task.level.labels, image, anchor);
       weight = task.level.weights.data ? *pointer<const T>(task.level.weights, image, anchor) : T(1);
@@ -124,7 +124,9 @@ struct Row {
       }
 #pragma unroll
       for (int turn = 0; turn < VECTORS_IN_FLIGHT; ++turn) {
-        function(begin + turn * lanes + lane, in_flight[turn]);
+        if (begin + turn * lanes < task.vectors) {
+          function(begin + turn * lanes + lane, in_flight[turn]);
+        }
       }
     }
   }
@@ -229,11 +231,12 @@ __global__ void __launch_bounds__(THREADS_PER_BLOCK)
     if (!row.counts()) {
       logits = {};  // of what does not count the gradient is 0, even where it is NaN
     }
-    scale = row.counts() ? row.weight * grad : T(0);
+    scale = row.counts() ? row.weight * grad : T(0);  // here, so that no logit waits for label, weight and grad
+    const bool in_row = index < row.task.vectors;
     T numbers[COUNT];
     logits.widen_to(numbers);
-    make_gradients(numbers, row.counts(), loss.negative_factor * scale, loss.focal);
-    if (row.exists && index < row.task.vectors) {
+    make_gradients(numbers, row.counts() && in_row, loss.negative_factor * scale, loss.focal);
+    if (row.exists && in_row) {
       Gradients::narrowed(numbers).store(gradient + index * stride);
     }
   });
@@ -285,8 +288,8 @@ Tensor focal_loss_cuda(
     const std::optional<Tensor>& weights,
     std::optional<double> alpha,
     double gamma) {
-  const std::vector<FocalLossLevel> levels = read_levels(logits, labels, weights, alpha, gamma);
   const torch::stable::accelerator::DeviceGuard guard(labels.get_device_index());
+  const std::vector<FocalLossLevel> levels = read_levels(logits, labels, weights, alpha, gamma);
   const cudaStream_t stream = current_stream(labels);
   Tensor loss = empty_loss(logits, labels);
   std::vector<Task> tasks;
@@ -309,9 +312,9 @@ std::vector<Tensor> focal_loss_backward_cuda(
     const std::optional<Tensor>& weights,
     std::optional<double> alpha,
     double gamma) {
+  const torch::stable::accelerator::DeviceGuard guard(labels.get_device_index());
   const std::vector<FocalLossLevel> levels = read_levels(logits, labels, weights, alpha, gamma);
   check_per_anchor(grad, labels, loss_type(logits), "gradients");
-  const torch::stable::accelerator::DeviceGuard guard(labels.get_device_index());
   const cudaStream_t stream = current_stream(labels);
   std::vector<Tensor> gradients = empty_gradients(logits);
   std::vector<Task> tasks;

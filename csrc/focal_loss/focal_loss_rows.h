@@ -2,6 +2,8 @@
 // one, and a register holds neighbouring classes.
 #pragma once
 
+#include <type_traits>
+
 #include "../pack.h"
 #include "focal_loss.h"
 #include "focal_loss_kernels.h"
@@ -59,9 +61,9 @@ T sum_row(const Scalar* logits, int64_t classes, const Formula& formula) {
   return sum_lanes(total);
 }
 
-// The same without the logit of one class.
+// The same without the label's logit.
 template <typename Scalar, typename Formula, typename T = arithmetic_t<Scalar>>
-T sum_row_beside(int64_t left_out, const Scalar* logits, int64_t classes, const Formula& formula) {
+T sum_row_without(int64_t label, const Scalar* logits, int64_t classes, const Formula& formula) {
   constexpr int64_t lanes = Lanes<T>::count;
   T total = 0;
   for (int64_t k = 0; k < classes; k += lanes) {
@@ -69,7 +71,7 @@ T sum_row_beside(int64_t left_out, const Scalar* logits, int64_t classes, const 
     T terms[lanes];
     store_lanes(formula(load_lanes(logits + first)), terms);
     for (int64_t lane = k - first; lane < lanes; ++lane) {
-      total += first + lane == left_out ? T(0) : terms[lane];
+      total += first + lane == label ? T(0) : terms[lane];
     }
   }
   return total;
@@ -106,7 +108,7 @@ T row_loss(const FocalLossLevel& level, int32_t label, const Scalar* logits, con
   if (positive(level, label)) {
     const auto positive_loss = [&](auto logit) { return focal.positive_loss(logit); };
     return T(level.positive_factor) * of_one(positive_loss, widen(logits[label])) +
-        T(level.negative_factor) * sum_row_beside(label, logits, level.classes, negative_loss);
+        T(level.negative_factor) * sum_row_without(label, logits, level.classes, negative_loss);
   }
   if constexpr (Focal::has_easy_form) {
     if (easy(logits, level.classes)) {

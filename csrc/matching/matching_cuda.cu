@@ -132,6 +132,15 @@ struct Tile {
   }
 };
 
+// How many blocks each image has, and how many of them begin before this one.
+__device__ uint32_t turns(const Batch& batch) {
+  return gridDim.x / batch.image_count;
+}
+
+__device__ uint32_t turn_of_block(const Batch& batch) {
+  return blockIdx.x / batch.image_count;
+}
+
 // The tile of this warp and its image. Neighbouring blocks are far apart among the anchors: the first ones to run learn
 // of each box what IoU it can reach, and that rules most of the later comparisons out.
 struct Place {
@@ -140,13 +149,10 @@ struct Place {
   int32_t tile;
   bool exists;
 
-  __device__ Place(const Batch& batch, bool backwards)
+  __device__ Place(const Batch& batch, uint32_t turn)
       : image(batch.images[blockIdx.x % batch.image_count]),
         matches(batch.matches + int64_t(blockIdx.x % batch.image_count) * batch.anchor_count) {
-    const uint32_t turns = gridDim.x / batch.image_count;
-    const uint32_t from_start = blockIdx.x / batch.image_count;
-    const uint32_t turn = backwards ? turns - 1 - from_start : from_start;
-    const auto block = static_cast<int32_t>(turn % PLACES * (turns / PLACES) + turn / PLACES);
+    const auto block = static_cast<int32_t>(turn % PLACES * (turns(batch) / PLACES) + turn / PLACES);
     tile = block * TILES_PER_BLOCK + static_cast<int32_t>(threadIdx.x) / THREADS_PER_WARP;
     exists = tile * ANCHORS_PER_TILE < batch.anchor_count;
   }
@@ -154,7 +160,7 @@ struct Place {
 
 // Matches the anchors as if there were no low-quality matches, and raises each box's best IoU.
 __global__ void __launch_bounds__(THREADS_PER_BLOCK) match(const __grid_constant__ Batch batch) {
-  const Place place(batch, false);
+  const Place place(batch, turn_of_block(batch));
   if (!place.exists) {
     return;
   }
@@ -182,8 +188,8 @@ __global__ void __launch_bounds__(THREADS_PER_BLOCK) match(const __grid_constant
 
 // Gives every anchor with which some box has its best IoU back to the box with which it has its own.
 __global__ void __launch_bounds__(THREADS_PER_BLOCK) restore(const __grid_constant__ Batch batch) {
-  // The last anchors, of the coarsest level, have the most candidates: they begin first, so that nobody waits for them.
-  const Place place(batch, true);
+  // Backwards, so that the coarsest levels, whose tiles have the most candidates, are not among the last to begin.
+  const Place place(batch, turns(batch) - 1 - turn_of_block(batch));
   if (!place.exists) {
     return;
   }

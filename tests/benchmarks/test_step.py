@@ -41,6 +41,12 @@ def run(monkeypatch, *arguments: str | Path) -> int:
         return ended.code
 
 
+def test_the_case_is_the_goals_but_for_what_is_asked_for():
+    assert step.chosen_case(step.parse_arguments([]), torch.device("cuda")) == step.CUDA_GOAL_CASE
+    asked = step.parse_arguments(["--size", "64", "--frozen-batch-norm"])
+    assert step.chosen_case(asked, CPU) == replace(step.CPU_GOAL_CASE, size=64, frozen=True)
+
+
 @pytest.fixture(scope="module", params=[False, True], ids=["trained batch norm", "frozen batch norm"])
 def inputs(request) -> Inputs:
     return Inputs(replace(TINY, frozen=request.param), CPU)

@@ -19,7 +19,7 @@ REWRITTEN = {
     r"(\S.*)<<<(.+)>>>\((.*)\);": r"run_on_host(\2, [=](const auto&... a) { \1(a...); }, \3);",
     r"\bconst __grid_constant__ (\w+) ": r"const \1& ",
 }
-"""What no header can make C++ of: launches, and arguments of which a thread has no copy of its own."""
+"""What a header cannot make C++ of: launches, and parameters that all threads share."""
 CHECKS = "alignment,bounds-strict,integer-divide-by-zero,shift,signed-integer-overflow"
 OPTIONS = [
     *("-std=c++20", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-strict-aliasing"),
@@ -52,18 +52,32 @@ def build(folder: Path) -> Path:
     copy = folder / "csrc"
     shutil.copytree(CSRC, copy)
     shutil.copy(HOST / "undefined.cu", copy)
-    sources = sorted(copy.rglob("*.cu"))
-    for source in sources:
+    objects = [_compile(HOST / "warps.cpp", folder, "-O2"), _compile(copy / "library.cpp", folder, "-O1")]
+    for source in sorted(copy.rglob("*.cu")):
         rewrite(source)
-    run_by, library = folder / "warps.o", folder / "kernels.so"
-    _run("g++", *OPTIONS, "-O2", "-c", HOST / "warps.cpp", "-o", run_by)
+        objects.append(_compile(source, folder, *CHECKED))
+    library = folder / "kernels.so"
     wrapped = re.findall(r"\b__wrap_(\w+)", (HOST / "warps.cpp").read_text())
+    # Without the compiler's checks: warps.cpp has all that they call, and their own library may not be there.
     _run(
-        *("g++", *OPTIONS, *CHECKED, "-shared", run_by, "-xc++", copy / "library.cpp", *sources, "-xnone"),
-        *(*(f"-Wl,--wrap={name}" for name in wrapped), "-Wl,-zdefs", "-o", library),
+        *(
+            "g++",
+            "-shared",
+            *objects,
+            *(f"-Wl,--wrap={name}" for name in wrapped),
+            "-Wl,-zdefs",
+            "-o",
+            library,
+        ),
         *(f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu"),
     )
     return library
+
+
+def _compile(source: Path, folder: Path, *options: str) -> Path:
+    made = folder / f"{source.stem}.o"
+    _run("g++", *OPTIONS, *options, "-x", "c++", "-c", source, "-o", made)
+    return made
 
 
 def _run(*command: str | Path) -> None:

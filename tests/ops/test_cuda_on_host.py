@@ -21,15 +21,18 @@ WRONG = [
     "the lanes of a warp part: lane 0 waits at .*, lane 1 waits at",
     "a collective of a part of a warp",
     "an impossible grid",
+    "a read of . bytes .* outside the tensors",
 ]
 """Why each kind of misbehaviour in undefined.cu is refused."""
 
 
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(("how", "why"), list(enumerate(WRONG, start=1)))
-def test_what_a_gpu_takes_without_a_word_is_refused(how, why, kernels):
+def test_what_a_gpu_takes_without_a_word_is_refused(how, why):
     storage = torch.zeros(600)
     with pytest.raises(RuntimeError, match=why):
         torch.ops.detkit_on_host.misbehave(storage[4:516], how)
+    assert storage[:4].eq(0).all()
     assert storage[516:].eq(0).all()
     numbers = torch.zeros(512)
     torch.ops.detkit_on_host.misbehave(numbers, 0)
@@ -39,8 +42,11 @@ def test_what_a_gpu_takes_without_a_word_is_refused(how, why, kernels):
 def test_the_cpu_has_its_own_kernels_before_and_after(host_library):
     """The CPU refuses an unknown label, of which a GPU makes NaN."""
     logits, labels = torch.zeros(1, 1, 2), torch.full((1, 1), 7, dtype=torch.int32)
-    with kernels_in_use(host_library):
-        assert sigmoid_focal_loss(logits, labels).isnan().all()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="expected a class"):
+            sigmoid_focal_loss(logits, labels)
+        with kernels_in_use(host_library):
+            assert sigmoid_focal_loss(logits, labels).isnan().all()
     with pytest.raises(RuntimeError, match="expected a class"):
         sigmoid_focal_loss(logits, labels)
 
@@ -82,13 +88,17 @@ def test_more_images_than_a_launch_takes(generator):
         torch.testing.assert_close(found[written], exact[written], rtol=2e-5, atol=1e-6)
 
 
-def far_apart(tensor, path):
-    """The same numbers [4, A, ...], the images so far apart that a launch takes two of them.
-
-    They lie in a file, which has no more on the disk than what is written.
-    """
-    storage = torch.from_file(str(path), shared=True, size=2**32, dtype=tensor.dtype)
+def sparse(count, dtype, folder):
+    """A tensor in a file that has no more on the disk than what is written."""
+    path = folder / "numbers"
+    tensor = torch.from_file(str(path), shared=True, size=count, dtype=dtype)
     path.unlink()
+    return tensor
+
+
+def far_apart(tensor, folder):
+    """The same numbers [4, A, ...], the images so far apart that a launch takes two of them."""
+    storage = sparse(3 * 2**30 + tensor.numel(), tensor.dtype, folder)
     return storage.as_strided(tensor.shape, (2**30, *tensor.stride()[1:])).copy_(tensor)
 
 
@@ -110,7 +120,7 @@ def test_images_beyond_what_32_bits_address(far, kernels, generator, tmp_path):
 
     expected = results()
     name = far.removeprefix("strided ")
-    tensors[name] = far_apart(tensors[name], tmp_path / "numbers")
+    tensors[name] = far_apart(tensors[name], tmp_path)
     assert all(torch.equal(*pair) for pair in zip(results(), expected, strict=True))
 
 
@@ -125,7 +135,7 @@ def test_a_level_with_too_many_anchors_or_classes_is_refused(shape):
 
 @pytest.mark.usefixtures("kernels")
 def test_an_image_that_spans_too_much_is_refused(tmp_path):
-    numbers = torch.from_file(str(tmp_path / "numbers"), shared=True, size=2**31 + 8, dtype=torch.float16)
+    numbers = sparse(2**31 + 8, torch.float16, tmp_path)
     labels = torch.full((1, 3), BACKGROUND, dtype=torch.int32)
     with pytest.raises(RuntimeError, match="too large for a GPU"):
         sigmoid_focal_loss(numbers.as_strided((1, 3, 8), (8, 2**30, 1)), labels)

@@ -227,8 +227,12 @@ def test_several_threads_at_once_do_not_change_the_results():
         assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
 
 
-def test_the_number_of_threads_does_not_change_the_results():
-    logits, labels, weights = example(2, 30_000, 80, torch.float32)
+@pytest.mark.parametrize("classes", [1, 7, 80])
+@pytest.mark.parametrize("classes_first", [False, True])
+def test_the_number_of_threads_does_not_change_the_results(classes, classes_first):
+    logits, labels, weights = example(2, 30_001, classes, torch.float32)
+    if classes_first:
+        logits = logits.transpose(1, 2).contiguous().transpose(1, 2)
     before = torch.get_num_threads()
     results = []
     try:

@@ -2,6 +2,8 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 
+#include <cstdio>
+
 #include "cuda_launch.h"
 #include "gpu_vector.h"
 
@@ -19,6 +21,7 @@ enum How : int32_t {
   GOES_TWO_WAYS,
   ASKS_HALF_A_WARP,
   HAS_TOO_MANY_BLOCKS,
+  READS_ANOTHER_LIBRARY,
 };
 
 // Adds 1 to each number, of which there are as many as threads.
@@ -28,8 +31,10 @@ __global__ void add_one(float* numbers, int32_t count, How how) {
   float added = 1;
   if (how == READS_BEYOND) {
     added = numbers[index + 1] - index;
+  } else if (how == READS_ANOTHER_LIBRARY) {
+    added = *reinterpret_cast<const float*>(stderr);
   } else if (how == WRITES_BEFORE) {
-    numbers[index - 1] = 0;
+    numbers[index - 1] = 7;
   } else if (how == IS_NOT_ALIGNED && last) {
     detkit::Vector<float, 4> vector;
     vector.load(numbers + 1);

@@ -28,7 +28,8 @@
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 dim3 threadIdx = 0, blockIdx = 0, gridDim = 0;
-extern "C" const char __ehdr_start, _end;  // where this library begins and ends
+// Where this library begins and ends; not hidden, they would be Python's.
+extern "C" __attribute__((visibility("hidden"))) const char __ehdr_start, _end;
 
 namespace on_host {
 namespace {
