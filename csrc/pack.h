@@ -28,6 +28,7 @@ struct Pack {
   typedef int32_t Bits __attribute__((vector_size(4 * size)));  // as a mask, all bits of a number or none
   typedef uint32_t Unsigned __attribute__((vector_size(4 * size)));
   typedef uint16_t Shorts __attribute__((vector_size(2 * size)));
+  typedef uint16_t Words __attribute__((vector_size(4 * size)));  // twice as many
 
   Floats floats;
 

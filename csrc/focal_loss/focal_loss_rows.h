@@ -2,6 +2,7 @@
 // one, and a register holds neighbouring classes.
 #pragma once
 
+#include <cstring>
 #include <type_traits>
 
 #include "../pack.h"
@@ -17,12 +18,6 @@ template <typename Scalar>
 bool easy(const Scalar* logits, int64_t classes) {
   Pack::Bits below = Pack::Bits{} - 1;
   int64_t k = 0;
-  if constexpr (std::is_same_v<Scalar, BFloat16>) {
-    for (; k + 2 * Pack::size <= classes; k += 2 * Pack::size) {
-      const PackPair pair = load_pair(logits + k);
-      below &= (pair.even < Pack(EASY_LOGIT)) & (pair.odd < Pack(EASY_LOGIT));
-    }
-  }
   for (; k + Pack::size <= classes; k += Pack::size) {
     below &= load_lanes(logits + k) < Pack(EASY_LOGIT);
   }
@@ -30,6 +25,26 @@ bool easy(const Scalar* logits, int64_t classes) {
     below &= load_lanes(logits + classes - Pack::size) < Pack(EASY_LOGIT);
   }
   return all(below);
+}
+
+// The same of a row of at least two packs, without widening: the bits of numbers below -2 are those from 0xc001 to
+// 0xff80, which are minus infinity's; above are NaN's.
+static_assert(EASY_LOGIT == -2.0f);
+
+inline bool easy_words(const BFloat16* logits, int64_t classes) {
+  constexpr int64_t count = 2 * Pack::size;
+  Pack::Words most{};
+  for (int64_t k = 0; k < classes; k += count) {
+    Pack::Words words;
+    std::memcpy(&words, logits + (k + count <= classes ? k : classes - count), sizeof(words));
+    words -= 0xc001;
+    most = most > words ? most : words;
+  }
+  return all(Pack::Bits(most <= 0xff80 - 0xc001) == -1);
+}
+
+inline bool easy(const BFloat16* logits, int64_t classes) {
+  return classes < 2 * Pack::size ? easy<BFloat16>(logits, classes) : easy_words(logits, classes);
 }
 
 // formula of one number, by the same code as of many.
