@@ -307,8 +307,8 @@ FAILED_CHECK(negate_overflow, "an overflow")
 FAILED_CHECK(divrem_overflow, "a division by zero")
 
 // What the ops ask of torch, and the linker brings here instead (--wrap). They are the CPU's, in a namespace of their
-// own; there is one stream, and no device to guard; and an op may touch the memory of the tensors whose data it asks
-// for, from the first to the last of their elements.
+// own; there is one stream, no error to report and no device to guard; and an op may touch the memory of the tensors
+// whose data it asks for, from the first to the last of their elements.
 extern "C" {
 
 AOTITorchError __real_aoti_torch_library_init_def(const char*, const char*, uint32_t, TorchLibraryHandle*);
@@ -328,6 +328,14 @@ AOTITorchError __wrap_aoti_torch_get_current_cuda_stream(int32_t, void** stream)
   *stream = nullptr;
   return 0;
 }
+
+AOTITorchError __wrap_torch_c10_cuda_check_msg(
+    int32_t, const char*, const char*, uint32_t, bool, char** message) {
+  *message = nullptr;
+  return 0;
+}
+
+void __wrap_torch_c10_cuda_free_error_msg(char*) {}
 
 AOTITorchError __wrap_aoti_torch_create_device_guard(int32_t, DeviceGuardHandle* guard) {
   *guard = reinterpret_cast<DeviceGuardHandle>(&on_host::tensors);
