@@ -140,8 +140,8 @@ inline Pack scale_by_power_of_two(Pack x, Pack exponent) {
   return Pack::Floats(Pack::Unsigned(x.floats) + (Pack::Unsigned(exponent.floats) << 23));
 }
 
-// What a loop over numbers in memory takes at a time: a pack of floats, or one double; with the types of as
-// many integers and of a mask.
+// What a loop over numbers in memory takes at a time: a pack of floats, or one double; with the types of as many
+// integers and of a mask.
 template <typename T>
 struct Lanes;
 

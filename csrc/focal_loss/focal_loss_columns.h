@@ -1,4 +1,5 @@
-// The focal loss on a CPU where classes are few or lie apart: a register holds neighbouring anchors' logits of one class.
+// The focal loss on a CPU where classes are few or lie apart: a register holds one class's logits of neighbouring
+// anchors.
 #pragma once
 
 #include <cstring>
@@ -39,10 +40,15 @@ struct AnchorPack {
     weights = select(counts, weights, Numbers(T(0)));
   }
 
+  // Whether numbers of this stride from anchor to anchor lie as the lanes do, and there is one for each.
+  bool fills_lanes(int64_t anchor_stride) const {
+    return anchor_stride == 1 && count == LANES;
+  }
+
   // Where the anchors' numbers lie in lanes: where they are, or a copy with `rest` in the lanes beyond the last anchor.
   template <typename Number>
   const Number* side_by_side(const PerAnchor& values, Number rest, Number* copy) const {
-    if (values.anchor_stride == 1 && count == LANES) {
+    if (fills_lanes(values.anchor_stride)) {
       return &at<const Number>(values, image, first);
     }
     for (int64_t lane = 0; lane < LANES; ++lane) {
@@ -57,7 +63,7 @@ struct AnchorPack {
   }
 
   void store(Numbers numbers, const PerAnchor& values) const {
-    if (values.anchor_stride == 1 && count == LANES) {
+    if (fills_lanes(values.anchor_stride)) {
       return store_lanes(numbers, &at<T>(values, image, first));
     }
     T copy[LANES];
@@ -97,21 +103,25 @@ struct Columns {
         values(values),
         begin(begin),
         end(begin + CLASSES < anchors.level.classes ? begin + CLASSES : anchors.level.classes),
-        in_place(values.anchor_stride == 1 && anchors.count == LANES) {}
+        in_place(anchors.fills_lanes(values.anchor_stride)) {}
+
+  // The first anchor's number of class k.
+  Scalar* first_of_class(int64_t k) const {
+    return row<Scalar>(values, anchors.image, anchors.first) + k * values.class_stride;
+  }
 
   // Where the lanes of class k are.
   Scalar* of_class(int64_t k) {
-    Scalar* place = row<Scalar>(values, anchors.image, anchors.first) + k * values.class_stride;
-    return in_place ? place : copy + (k - begin) * LANES;
+    return in_place ? first_of_class(k) : copy + (k - begin) * LANES;
   }
 
   // Calls function(place, copy) for each number that has a copy.
   template <typename Function>
   void for_each_copy(const Function& function) {
     for (int64_t k = begin; k < end && !in_place; ++k) {
-      Scalar* place = row<Scalar>(values, anchors.image, anchors.first) + k * values.class_stride;
+      Scalar* first = first_of_class(k);
       for (int64_t lane = 0; lane < anchors.count; ++lane) {
-        function(place[lane * values.anchor_stride], of_class(k)[lane]);
+        function(first[lane * values.anchor_stride], of_class(k)[lane]);
       }
     }
   }

@@ -1,5 +1,5 @@
-// The hot loops of the focal loss on a CPU, compiled once for each instruction set. Anchors that do not count cost next to
-// nothing.
+// The hot loops of the focal loss on a CPU, compiled once for each instruction set. Anchors that do not count cost next
+// to nothing.
 #include "focal_loss_columns.h"
 #include "focal_loss_rows.h"
 

@@ -158,7 +158,7 @@ void match(
 bool mark_best(
     const Block& block, const ImageBoxes& image, const int32_t* candidates, int64_t count, const float* best_of_boxes,
     Pack::Bits* marks) {
-  Pack::Bits any{};
+  Pack::Bits marked{};
   for (int64_t p = 0; p < PACKS; ++p) {
     marks[p] = Pack::Bits{};
   }
@@ -168,10 +168,10 @@ bool mark_best(
     for (int64_t p = 0; p < PACKS; ++p) {
       const Pack iou = box_iou(block.anchors[p], block.areas[p], box, Pack(image.area[g]));
       marks[p] |= iou.floats == Pack(best_of_boxes[g]).floats;
-      any |= marks[p];
+      marked |= marks[p];
     }
   }
-  return mask_bits(any) != 0;
+  return any(marked);
 }
 
 void restore(
