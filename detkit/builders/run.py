@@ -91,6 +91,8 @@ def build_run(
         identity={"config": config.model_dump(mode="json"), **images.identity},
         tensorboard=config.training.tensorboard,
         at_pause=bootstrapping,
+        # Regions live in the selection; it is crops, and what a scan sets aside, that batches are made of.
+        pauses_change_batches=bootstrapping is None or bootstrapping.scans is not None,
         look=partial(StepLook, config.postprocess.score_threshold, config.matcher.foreground_iou),
         after_validation=after_validation,
     )

@@ -122,6 +122,9 @@ class Run:
     """Called at each of the plan's pauses; what it returns is logged as a ``round``. It may change what the learner
     holds and what ``batches_from`` gives, and adds to the position's compute. A run that is stopped before it returns
     calls it again when it is resumed, with everything as it was."""
+    pauses_change_batches: bool = True
+    """Whether ``batches_from`` is asked again after a pause. Where it would give the same, that is left out: workers
+    that begin anew take as long as two steps of a small detector."""
     look: Callable[[], StepLook] | None = None
     """Makes what looks at the first step and at each that gets a row in the log; None looks at none."""
     after_validation: Callable[[Position], bool] | None = None
@@ -149,7 +152,7 @@ class Run:
                 if position.ended_epochs < self._epochs_at(position.step):
                     self._end_epoch(position, log)
                 elif self.at_pause and position.ended_pauses < self._pauses_at(position.step):
-                    batches = None
+                    batches = None if self.pauses_change_batches else batches
                     started = time.monotonic()
                     row = self.at_pause(position)
                     if row is not None:

@@ -293,6 +293,27 @@ def test_regions_alone_need_no_scan_and_none_that_are_drawn_by_chance(bootstrapp
     assert run.bootstrapping.charge() == 0
 
 
+@pytest.mark.parametrize(("crops", "asked"), [({}, [0]), (None, [0, 2, 4, 6])], ids=["regions", "crops"])
+def test_batches_are_asked_for_anew_where_a_round_may_change_them(bootstrapped, tmp_path, crops, asked):
+    watched, steps = bootstrapped(tmp_path, crops=crops), []
+    batches_from = watched.run.batches_from
+    watched.run.batches_from = lambda step: steps.append(step) or batches_from(step)
+    assert watched.fit().finished
+    assert steps == asked
+
+
+def test_batches_that_go_on_through_rounds_are_those_that_begin_anew(bootstrapped, same_state, tmp_path):
+    going_on = bootstrapped(tmp_path / "going on", crops={})
+    assert going_on.fit().finished
+    anew = bootstrapped(tmp_path / "anew", crops={})
+    anew.run.pauses_change_batches = True
+    assert anew.fit().finished
+    for step in range(8):
+        assert going_on.steps[step].names == anew.steps[step].names
+        assert same_state(going_on.steps[step].pixels, anew.steps[step].pixels)
+    assert same_state(going_on.run.learner.state_dict(), anew.run.learner.state_dict())
+
+
 def test_each_round_may_begin_with_a_new_detector(bootstrapped, scratch, same_state, tmp_path):
     initial = bootstrapped(tmp_path, **scratch.told).run.learner.state_dict()
     for before, after in zip(scratch.before, scratch.after, strict=True):
