@@ -3,6 +3,7 @@
 On a terminal: a live progress bar and coloured tables. Elsewhere (a file, a pipe, CI): plain lines.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from detkit.errors import DetkitError
+from detkit.errors import ConfigError, DetkitError
 
 T = TypeVar("T")
 ProgressBar = Progress
@@ -107,6 +108,7 @@ def _cell(value: Any) -> str:
 def run_tool(main: Callable[[], int | None]) -> int:
     """Run a script's ``main`` and turn what a user can mend into one message and exit status 2."""
     try:
+        _refuse_torchrun()
         return main() or 0
     except DetkitError as error:
         _err.print(f"[red]error:[/red] {_plain(str(error))}", soft_wrap=True)
@@ -124,3 +126,18 @@ def run_tool(main: Callable[[], int | None]) -> int:
             raise
         _err.print(f"[red]error:[/red] {_plain(f'{error.filename}: {error.strerror}')}", soft_wrap=True)
         return 2
+
+
+def _refuse_torchrun() -> None:
+    """Its processes would all do the same.
+
+    Raises:
+        ConfigError: torchrun started several. WORLD_SIZE alone says nothing: some clusters set it for every program.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if "TORCHELASTIC_RUN_ID" in os.environ and processes != "1":
+        raise ConfigError(
+            f"torchrun started {processes} processes, but this script is one process, on one GPU: each would do the "
+            "same, in one folder; start it with python (tools/compare.py and tools/search.py several times, each with "
+            "a GPU of its own in CUDA_VISIBLE_DEVICES: they share their runs)"
+        )

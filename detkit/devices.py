@@ -1,6 +1,5 @@
 """Where and how precisely a model runs."""
 
-import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
@@ -58,19 +57,7 @@ def place(device: Device, precision: Precision) -> Placement:
     """The placement that a configuration asks for.
 
     Raises:
-        ConfigError: a GPU is asked for and torch sees none, or this is one of several processes of torchrun.
+        ConfigError: a GPU is asked for and torch sees none.
     """
-    _refuse_torchrun()
     chosen = choose_device(device)
     return Placement(chosen, choose_precision(precision, chosen))
-
-
-def _refuse_torchrun() -> None:
-    """Its processes would each make the same run, in one folder and on one GPU."""
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes != "1":
-        raise ConfigError(
-            f"WORLD_SIZE is {processes}, as torchrun sets it, but a run is made by one process, on one GPU; start the "
-            "script with python (tools/compare.py and tools/search.py once for each GPU, chosen by "
-            "CUDA_VISIBLE_DEVICES: they share their runs)"
-        )

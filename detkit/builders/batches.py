@@ -22,7 +22,10 @@ from detkit.training.loop import Plan
 
 @dataclass(frozen=True, eq=False)
 class TrainingBatches:
-    """Call it with an optimiser step for the batches from there on, which hold up to the next pause at least."""
+    """Call it with an optimiser step for the batches from there on.
+
+    They hold to the end of the run, and where ``change_at_pauses`` to the next pause.
+    """
 
     config: Config
     images: TrainingImages
@@ -51,6 +54,11 @@ class TrainingBatches:
             pin_memory=self.learner.placement.device.type == "cuda",
         )
         return iter(loader)
+
+    @property
+    def change_at_pauses(self) -> bool:
+        """Whether a round may change the batches: scans give them crops. Regions live in the selection."""
+        return self.bootstrapping is not None and self.bootstrapping.scans is not None
 
     @cached_property
     def with_objects(self) -> DetectionDataset:

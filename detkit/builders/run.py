@@ -82,17 +82,17 @@ def build_run(
         steps=plan.steps,
         fresh=lambda: new_learner(read_weights=True).state_dict(),
     )
+    batches = TrainingBatches(config, images, order, plan, learner, bootstrapping)
     return Run(
         folder=Path(config.output),
         plan=plan,
         learner=learner,
-        batches_from=TrainingBatches(config, images, order, plan, learner, bootstrapping),
+        batches_from=batches,
         validate=validate,
         identity={"config": config.model_dump(mode="json"), **images.identity},
         tensorboard=config.training.tensorboard,
         at_pause=bootstrapping,
-        # Regions live in the selection; it is crops, and what a scan sets aside, that batches are made of.
-        pauses_change_batches=bootstrapping is None or bootstrapping.scans is not None,
+        pauses_change_batches=batches.change_at_pauses,
         look=partial(StepLook, config.postprocess.score_threshold, config.matcher.foreground_iou),
         after_validation=after_validation,
     )

@@ -123,8 +123,8 @@ class Run:
     holds and what ``batches_from`` gives, and adds to the position's compute. A run that is stopped before it returns
     calls it again when it is resumed, with everything as it was."""
     pauses_change_batches: bool = True
-    """Whether ``batches_from`` is asked again after a pause. Where it would give the same, that is left out: workers
-    that begin anew take as long as two steps of a small detector."""
+    """Whether ``batches_from`` is asked again after a pause: starting workers, and reading again what they had read
+    ahead, takes time."""
     look: Callable[[], StepLook] | None = None
     """Makes what looks at the first step and at each that gets a row in the log; None looks at none."""
     after_validation: Callable[[Position], bool] | None = None
@@ -152,7 +152,8 @@ class Run:
                 if position.ended_epochs < self._epochs_at(position.step):
                     self._end_epoch(position, log)
                 elif self.at_pause and position.ended_pauses < self._pauses_at(position.step):
-                    batches = None if self.pauses_change_batches else batches
+                    if self.pauses_change_batches:
+                        batches = None
                     started = time.monotonic()
                     row = self.at_pause(position)
                     if row is not None:

@@ -303,14 +303,16 @@ def test_batches_are_asked_for_anew_where_a_round_may_change_them(bootstrapped, 
 
 
 def test_batches_that_go_on_through_rounds_are_those_that_begin_anew(bootstrapped, same_state, tmp_path):
-    going_on = bootstrapped(tmp_path / "going on", crops={})
+    told = {"crops": {}, "pool": "verified-empty", "more": ["data.workers=1"]}
+    going_on = bootstrapped(tmp_path / "going on", **told)
     assert going_on.fit().finished
-    anew = bootstrapped(tmp_path / "anew", crops={})
+    anew = bootstrapped(tmp_path / "anew", **told)
     anew.run.pauses_change_batches = True
     assert anew.fit().finished
     for step in range(8):
         assert going_on.steps[step].names == anew.steps[step].names
         assert same_state(going_on.steps[step].pixels, anew.steps[step].pixels)
+        assert same_state(going_on.steps[step].targets, anew.steps[step].targets)
     assert same_state(going_on.run.learner.state_dict(), anew.run.learner.state_dict())
 
 

@@ -301,7 +301,7 @@ def test_a_pause_between_steps_and_what_it_changes_goes_on(tiny_config):
         begun.append(step)
         return batches_from(step)
 
-    position = replace(run, at_pause=pause, batches_from=batches).fit()
+    position = replace(run, at_pause=pause, batches_from=batches, pauses_change_batches=True).fit()
     # Five steps are an epoch: its validation comes before the pause.
     assert seen == [(2, 0, 0), (5, 1, 1)]
     assert begun == [0, 2, 5]

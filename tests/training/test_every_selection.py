@@ -1,7 +1,5 @@
 """Every selection, and either loss of boxes, trains a detector, from the configuration on."""
 
-import math
-
 import pytest
 
 from detkit.builders import build_run
@@ -23,11 +21,8 @@ MINED = "{name: mined, initial: 4, per_image: 4, threshold: 0.005}"
     ],
     ids=["all", "all, giou", "random", "hard", "ohem", "mined"],
 )
-def test_a_run_ends_with_less_loss(tiny_config, tmp_path, told):
-    config = load_config(tiny_config, [*told, "training.epochs=2", "training.log_every=1", "data.workers=0"])
-    assert build_run(config).fit().finished
+def test_the_validation_loss_falls(tiny_config, tmp_path, told):
+    assert build_run(load_config(tiny_config, [*told, "data.workers=0"])).fit().finished
     rows = read_log(tmp_path / "run" / "metrics.jsonl")
-    losses = [row["loss"] for row in rows if row["event"] == "train"]
-    assert all(map(math.isfinite, losses))
-    assert sum(losses[-3:]) < sum(losses[:3])
-    assert math.isfinite([row["loss"] for row in rows if row["event"] == "validate"][-1])
+    losses = [row["loss"] for row in rows if row["event"] == "validate"]
+    assert losses[2] < losses[1] < losses[0]
