@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from detkit.bootstrap.bootstrapping import Bootstrapping
+from detkit.bootstrap.scans import Scans
 from detkit.builders.background import POOL, BackgroundPart, background_parts, canvas_size
 from detkit.builders.data import build_training_transform, split_paths
 from detkit.builders.training_images import TrainingImages
@@ -58,7 +59,7 @@ class TrainingBatches:
     @property
     def change_at_pauses(self) -> bool:
         """Whether a round may change the batches: scans give them crops. Regions live in the selection."""
-        return self.bootstrapping is not None and self.bootstrapping.scans is not None
+        return self._scans is not None
 
     @cached_property
     def with_objects(self) -> DetectionDataset:
@@ -71,15 +72,20 @@ class TrainingBatches:
             tracked=self.config.selection.name == "mined",
         )
 
+    @property
+    def _scans(self) -> Scans | None:
+        return None if self.bootstrapping is None else self.bootstrapping.scans
+
     def _background(self, step: int) -> list[BackgroundPart]:
         rounds = sum(pause <= step for pause in self.plan.pauses)
         crops, folder, ignored = MinedCrops.none(), Path(self.config.output), IgnoreRegions.none()
-        pool = self.images.pool
+        pool, scans = self.images.pool, self._scans
         if pool is not None:
             ignored = ignored_regions(pool, ignored, self.images.pool_marks)
-        if self.bootstrapping is not None and self.bootstrapping.scans is not None:
-            scans = self.bootstrapping.scans
-            crops, folder = self.bootstrapping.crops(rounds), scans.crops_folder
+        if self.bootstrapping is not None:
+            crops = self.bootstrapping.crops(rounds)
+        if scans is not None:
+            folder = scans.crops_folder
             if POOL in scans.pools:
                 ignored = scans.ignored(POOL, rounds + 1)
         canvas = canvas_size(self.config, self.images.annotations)
