@@ -1,12 +1,10 @@
-"""3x3 convolutions with fewer multiplications, for float32 on a CPU without AVX-512.
+"""The 3x3 convolutions of a detector that trains on a CPU, where they are nearly all of the work.
 
-Winograd's minimal filtering (Lavin and Gray, 2016, "Fast algorithms for convolutional neural networks", section 4.1)
-takes 16 multiplications for each tile of 2x2 outputs in place of 36: image tiles, kernels and output tiles are
-transformed, and 16 matrix products do the rest, forward and for both gradients. It also sums less, so that its rounding
-error is smaller than that of oneDNN's convolutions. With AVX-512 oneDNN's are faster all the same: the transforms gain
-nothing from wider registers, and torch's matrix products do not use them on every processor.
+They equal ``nn.Conv2d`` up to rounding and spare multiplications in two ways: where an image is convolved
+(``winograd.py``), and where most cells of a gradient are zero (``sparse_gradients.py``).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,134 +12,77 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-LEAST_CHANNELS = 64
-LEAST_TILES = 256
-"""Below either, the transforms cost more than they spare."""
-VALUES_PER_THREAD = 2**16
-"""Of each of the 16 transformed parts: so much is worked on together, and stays in the cache."""
+from detkit.models import sparse_gradients, winograd
 
 
-def _in_two_directions(rows: list[list[float]]) -> Tensor:
-    return torch.kron(torch.tensor(rows), torch.tensor(rows))
-
-
-# B^T, A and G of the paper.
-_FROM_IMAGE = _in_two_directions([[1.0, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
-_FROM_OUTPUT = _in_two_directions([[1.0, 0], [1, 1], [1, -1], [0, -1]])
-_FROM_KERNEL = _in_two_directions([[1.0, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-
-
-class WinogradConv2d(nn.Conv2d):
-    """An ``nn.Conv2d`` of 3x3, stride 1 and padding 1 that takes fewer multiplications where that is faster."""
+class FastConv2d(nn.Conv2d):
+    """An ``nn.Conv2d`` of 3x3, stride 1 and padding 1 that is faster on a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """As ``nn.Conv2d``, and nothing else on a GPU, with AVX-512, in half precision, on small maps or compiled."""
-        if _is_faster(input, self.weight):
-            return _Convolution.apply(input, self.weight, self.bias)
-        return super().forward(input)
+        """As ``nn.Conv2d``, and nothing else on a GPU, compiled, or for maps that are not in channels_last memory."""
+        if not _can_be_faster(input, self.weight):
+            return super().forward(input)
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return _Convolution.apply(input.to(dtype), self.weight.to(dtype), bias)
 
 
-def use_winograd(module: nn.Module) -> None:
-    """Turn every convolution inside ``module`` that can be one into a ``WinogradConv2d``; all that it holds stays."""
+def use_fast_convolutions(module: nn.Module) -> None:
+    """Turn every convolution inside ``module`` that can be one into a ``FastConv2d``; all that it holds stays."""
     for convolution in module.modules():
         if type(convolution) is nn.Conv2d and _fits(convolution):
-            convolution.__class__ = WinogradConv2d
-
-
-def convolve(images: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Convolve with stride 1 and padding 1: [N, C, H, W] and [O, C, 3, 3] to [N, O, H, W] in channels_last memory."""
-    count, _, height, width = images.shape
-    rows, columns = _tiles(images)
-    kernels = (_FROM_KERNEL @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(16, weight.shape[1], -1)
-    made = torch.empty(count, len(weight), 2 * rows, 2 * columns, memory_format=torch.channels_last)
-    for part, output in zip(*_parts(images, made), strict=True):
-        products = torch.bmm(_transform_images(part), kernels)
-        tiles = (_FROM_OUTPUT.t() @ products.view(16, -1)).view(2, 2, len(part), rows, columns, -1)
-        if bias is not None:
-            tiles += bias
-        output.unflatten(1, (rows, 2)).unflatten(3, (columns, 2)).copy_(tiles.permute(2, 3, 0, 4, 1, 5))
-    if (height, width) == made.shape[2:]:
-        return made
-    return made[:, :, :height, :width].contiguous(memory_format=torch.channels_last)
-
-
-def weight_gradient(images: Tensor, gradient: Tensor) -> Tensor:
-    """Gradient of the weight, [O, C, 3, 3], from images [N, C, H, W] and the gradient of outputs [N, O, H, W]."""
-    products = images.new_zeros(16, gradient.shape[1], images.shape[1])
-    for part, part_gradient in zip(*_parts(images, gradient), strict=True):
-        products.baddbmm_(_transform_gradients(part_gradient).transpose(1, 2), _transform_images(part))
-    kernels = (_FROM_KERNEL.t() @ products.view(16, -1)).view(3, 3, *products.shape[1:])
-    return kernels.permute(2, 3, 0, 1)
+            convolution.__class__ = FastConv2d
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(images, weight)
-        return convolve(images, weight, bias)
+        if winograd.is_faster(images, weight):
+            return winograd.convolve(images, weight, bias)
+        return F.conv2d(images, weight, bias, padding=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         images, weight = ctx.saved_tensors
         of_images, of_weight, of_bias = ctx.needs_input_grad
-        return (
-            convolve(gradient, weight.flip(2, 3).transpose(0, 1)) if of_images else None,
-            weight_gradient(images, gradient) if of_weight else None,
-            gradient.sum((0, 2, 3)) if of_bias else None,
-        )
+        cells = sparse_gradients.cells_with_gradient(gradient)
+        if cells is not None:
+            made = (
+                sparse_gradients.image_gradient(weight, gradient, cells) if of_images else None,
+                sparse_gradients.weight_gradient(images, gradient, cells) if of_weight else None,
+            )
+        elif winograd.is_faster(images, weight):
+            made = (
+                winograd.image_gradient(weight, gradient) if of_images else None,
+                winograd.weight_gradient(images, gradient) if of_weight else None,
+            )
+        else:
+            return _torchs_gradients(images, weight, gradient, ctx.needs_input_grad)
+        return *made, gradient.sum((0, 2, 3)) if of_bias else None
 
 
-def _fits(convolution: nn.Conv2d) -> bool:
-    """Whether it is a plain 3x3 convolution of enough channels."""
-    shape = convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation
-    plain = convolution.groups == 1 and convolution.padding_mode == "zeros"
-    enough = min(convolution.in_channels, convolution.out_channels) >= LEAST_CHANNELS
-    return plain and enough and shape == ((3, 3), (1, 1), (1, 1), (1, 1))
-
-
-def _is_faster(images: Tensor, weight: Tensor) -> bool:
-    """Whether these images, [N, C, H, W] in channels_last memory, are many and float32 on a CPU."""
-    if torch.compiler.is_compiling() or images.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return False
-    if torch.backends.cpu.get_cpu_capability() == "AVX512":
-        return False
-    rows, columns = _tiles(images)
-    return (
-        images.dtype == weight.dtype == torch.float32
-        and len(images) * rows * columns >= LEAST_TILES
-        and images.is_contiguous(memory_format=torch.channels_last)
+def _torchs_gradients(
+    images: Tensor, weight: Tensor, gradient: Tensor, wanted: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    ones, zeros = [1, 1], [0, 0]
+    return torch.ops.aten.convolution_backward(
+        gradient, images, weight, [len(weight)], ones, ones, ones, False, zeros, 1, wanted
     )
 
 
-def _tiles(images: Tensor) -> tuple[int, int]:
-    """Rows and columns of the 2x2 tiles that cover maps [N, C, H, W]."""
-    return -(-images.shape[2] // 2), -(-images.shape[3] // 2)
+def _fits(convolution: nn.Conv2d) -> bool:
+    """Whether it is a plain 3x3 convolution."""
+    shape = convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation
+    plain = convolution.groups == 1 and convolution.padding_mode == "zeros"
+    return plain and shape == ((3, 3), (1, 1), (1, 1), (1, 1))
 
 
-def _parts(inputs: Tensor, outputs: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Both, channels last, a few images at a time."""
-    rows, columns = _tiles(inputs)
-    values = rows * columns * max(inputs.shape[1], outputs.shape[1])
-    together = max(1, VALUES_PER_THREAD * torch.get_num_threads() // values)
-    return inputs.permute(0, 2, 3, 1).split(together), outputs.permute(0, 2, 3, 1).split(together)
-
-
-def _transform_images(images: Tensor) -> Tensor:
-    """B^T d B of the 4x4 pixels that each tile reads: [N, H, W, C] to [16, tiles, C]."""
-    _, height, width, channels = images.shape
-    padded = F.pad(images, (0, 0, 1, 1 + width % 2, 1, 1 + height % 2))
-    return (_FROM_IMAGE @ _squares(padded, side=4)).view(16, -1, channels)
-
-
-def _transform_gradients(gradients: Tensor) -> Tensor:
-    """A y A^T of each 2x2 tile: [N, H, W, O] to [16, tiles, O]."""
-    _, height, width, channels = gradients.shape
-    padded = F.pad(gradients, (0, 0, 0, width % 2, 0, height % 2)) if height % 2 or width % 2 else gradients
-    return (_FROM_OUTPUT @ _squares(padded, side=2)).view(16, -1, channels)
-
-
-def _squares(maps: Tensor, side: int) -> Tensor:
-    """Squares of ``side`` at every second row and column of [N, H, W, C], pixel by pixel: [side * side, ...]."""
-    squares = maps.unfold(1, side, 2).unfold(2, side, 2)
-    return squares.permute(4, 5, 0, 1, 2, 3).reshape(side * side, -1)
+def _can_be_faster(images: Tensor, weight: Tensor) -> bool:
+    return (
+        images.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and images.is_contiguous(memory_format=torch.channels_last)
+        and (torch.is_grad_enabled() or winograd.is_faster(images, weight))
+    )

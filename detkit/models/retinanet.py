@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from detkit.errors import ConfigError
 from detkit.models.anchors import AnchorGenerator
-from detkit.models.convolution import use_winograd
+from detkit.models.convolution import use_fast_convolutions
 from detkit.models.head import RetinaNetHead
 from detkit.models.postprocess import PostProcess
 from detkit.models.pyramid import PyramidBackbone
@@ -60,7 +60,7 @@ class RetinaNet(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             channels = torch.tensor(tuple(values), dtype=torch.float64).view(3, 1, 1)
             self.register_buffer(name, channels, persistent=False)
-        use_winograd(self)
+        use_fast_convolutions(self)
 
     @property
     def stride(self) -> int:

@@ -1,134 +1,155 @@
-"""Winograd's convolutions against torch's in float64: values, gradients, and when they stand back."""
+"""Convolutions of a CPU against torch's: values, gradients, and when they stand back."""
 
 import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from detkit.models import convolution, retinanet
-from detkit.models.convolution import WinogradConv2d, convolve, use_winograd, weight_gradient
+from detkit.builders import build_criterion
+from detkit.config import load_config
+from detkit.models import retinanet, sparse_gradients, winograd
+from detkit.models.convolution import FastConv2d, use_fast_convolutions
+from detkit.structures import ImageBatch
+
+INSTRUCTIONS = ("AVX2", "AVX512")
 
 
-@pytest.fixture(autouse=True)
-def no_avx512(monkeypatch):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+@pytest.fixture(params=INSTRUCTIONS)
+def instructions(request, monkeypatch):
+    """Of the processor; Winograd's convolutions stand back with AVX-512."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
+    return request.param
 
 
-def channels_last(*shape: int, seed: int) -> torch.Tensor:
+@pytest.fixture
+def ways(monkeypatch):
+    """The modules whose gradients were asked for, in order; what is in neither came from torch."""
+    used: list[str] = []
+
+    def watch(module, name):
+        compute = getattr(module, name)
+        monkeypatch.setattr(
+            module,
+            name,
+            lambda *arguments: used.append(f"{module.__name__.split('.')[-1]}.{name}") or compute(*arguments),
+        )
+
+    for module in (winograd, sparse_gradients):
+        watch(module, "image_gradient")
+        watch(module, "weight_gradient")
+    return used
+
+
+def channels_last(*shape: int, seed: int) -> Tensor:
     values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return values.to(memory_format=torch.channels_last)
 
 
-def layer(inputs: int, outputs: int, *, bias: bool = True) -> tuple[nn.Conv2d, nn.Conv2d]:
-    """The same convolution as torch's own and as Winograd's."""
+def layer(inputs: int = 64, outputs: int = 64, *, bias: bool = True) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """The same convolution as torch's own and as the fast one."""
     torch.manual_seed(0)
     plain = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias).to(memory_format=torch.channels_last)
     fast = copy.deepcopy(plain)
-    use_winograd(fast)
-    assert type(fast) is WinogradConv2d
+    use_fast_convolutions(fast)
+    assert type(fast) is FastConv2d
     return plain, fast
 
 
+def few_cells(gradient: Tensor) -> Tensor:
+    """The same, zero but for a rectangle of each map."""
+    kept = torch.zeros_like(gradient)
+    kept[:, :, 3:9, 5:12] = gradient[:, :, 3:9, 5:12]
+    return kept
+
+
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(
-    ("shape", "outputs"),
-    [
-        ((8, 64, 12, 12), 64),
-        ((3, 64, 17, 23), 96),
-        ((1, 80, 33, 32), 64),
-        ((40, 64, 5, 6), 64),
-        ((300, 64, 1, 2), 64),
-    ],
-)
-def test_values_and_gradients_equal_torchs_in_float64(shape, outputs, bias):
+@pytest.mark.parametrize("few", [True, False], ids=["few", "all"])
+@pytest.mark.parametrize("case", [((8, 64, 18, 18), 64), ((3, 64, 27, 29), 96), ((2, 80, 33, 32), 36)])
+def test_values_and_gradients_equal_torchs_in_float64(case, few, bias, instructions, ways):
+    shape, outputs = case
     plain, fast = layer(shape[1], outputs, bias=bias)
     images = channels_last(*shape, seed=1).requires_grad_()
     gradient = channels_last(shape[0], outputs, *shape[2:], seed=2)
-    found = fast(images)
-    assert type(found.grad_fn).__name__ == "_ConvolutionBackward"
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    leaves = [images, *fast.parameters()]
+    gradient = few_cells(gradient) if few else gradient
     exact_images = images.detach().double().requires_grad_()
     plain.double()
-    expected = plain(exact_images)
+    found, expected = fast(images), plain(exact_images)
+    assert found.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
-    expected_gradients = torch.autograd.grad(expected, [exact_images, *plain.parameters()], gradient.double())
-    for mine, exact in zip(torch.autograd.grad(found, leaves, gradient), expected_gradients, strict=True):
-        torch.testing.assert_close(mine.double(), exact, rtol=1e-5, atol=1e-5 * exact.abs().max().item())
+    mine = torch.autograd.grad(found, [images, *fast.parameters()], gradient)
+    exact = torch.autograd.grad(expected, [exact_images, *plain.parameters()], gradient.double())
+    for each, other in zip(mine, exact, strict=True):
+        torch.testing.assert_close(each.double(), other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
+    way = "sparse_gradients" if few else "winograd" if instructions == "AVX2" and outputs >= 64 else None
+    assert ways == ([f"{way}.image_gradient", f"{way}.weight_gradient"] if way else [])
 
 
-def test_parts_of_a_batch_add_up(monkeypatch):
-    images, gradient = channels_last(7, 8, 6, 6, seed=1), channels_last(7, 9, 6, 6, seed=2)
-    weight = channels_last(9, 8, 3, 3, seed=3)
-    whole = convolve(images, weight), weight_gradient(images, gradient)
-    monkeypatch.setattr(convolution, "VALUES_PER_THREAD", 1)
-    one_by_one = convolve(images, weight), weight_gradient(images, gradient)
-    torch.testing.assert_close(one_by_one, whole, rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(whole[0], F.conv2d(images, weight, padding=1), rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("few", [True, False], ids=["few", "all"])
+@pytest.mark.parametrize("frozen", ["images", "weight"])
+def test_only_gradients_that_are_asked_for_are_computed(frozen, few, instructions, ways):
+    _, fast = layer()
+    images = channels_last(8, 64, 18, 18, seed=1).requires_grad_(frozen == "weight")
+    fast.weight.requires_grad_(frozen == "images")
+    gradient = channels_last(8, 64, 18, 18, seed=2)
+    fast(images).backward(few_cells(gradient) if few else gradient)
+    assert (images.grad is None) == (frozen == "images")
+    assert (fast.weight.grad is None) == (frozen == "weight")
+    assert not any(frozen[:5] in used.split(".")[1] for used in ways)
+    assert len(ways) == (few or instructions == "AVX2")
 
 
-def test_it_repeats_to_the_bit():
-    images, gradient = channels_last(3, 64, 21, 22, seed=1), channels_last(3, 96, 21, 22, seed=2)
-    weight = channels_last(96, 64, 3, 3, seed=3)
-    first = convolve(images, weight), weight_gradient(images, gradient)
-    shift = torch.empty(images.numel() + 5)[5:].view(3, 21, 22, 64).permute(0, 3, 1, 2).copy_(images)
-    again = convolve(shift, weight), weight_gradient(shift, gradient)
-    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
-
-
-def test_only_gradients_that_are_asked_for_are_computed(monkeypatch):
-    _, fast = layer(64, 64)
-    images = channels_last(8, 64, 12, 12, seed=1)
-    fast.weight.requires_grad_(False)
-    monkeypatch.setattr(convolution, "weight_gradient", lambda *_: pytest.fail("the weight is frozen"))
-    fast(images.requires_grad_()).sum().backward()
-    assert images.grad is not None
-    assert fast.weight.grad is None
-
-
-def test_an_activation_in_place_may_follow():
-    plain, fast = layer(64, 64)
-    images = channels_last(2, 64, 23, 23, seed=1)
+def test_an_activation_in_place_may_follow(instructions):
+    plain, fast = layer()
+    images = channels_last(2, 64, 33, 33, seed=1)
     plain(images).relu_().sum().backward()
     fast(images).relu_().sum().backward()
     torch.testing.assert_close(fast.weight.grad, plain.weight.grad, rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize(
-    "images",
+    ("images", "instructions"),
     [
-        channels_last(1, 64, 20, 20, seed=1),
-        channels_last(8, 64, 12, 12, seed=1).contiguous(),
-        channels_last(8, 64, 12, 12, seed=1).double(),
+        (channels_last(8, 64, 12, 12, seed=1), "AVX512"),
+        (channels_last(1, 64, 20, 20, seed=1), "AVX2"),
+        (channels_last(8, 64, 12, 12, seed=1).contiguous(), "AVX2"),
+        (channels_last(8, 64, 12, 12, seed=1).double(), "AVX2"),
     ],
-    ids=["small", "contiguous", "float64"],
+    ids=["AVX512", "small", "contiguous", "float64"],
+    indirect=["instructions"],
 )
-def test_elsewhere_it_is_torchs_convolution_to_the_bit(images):
-    plain, fast = layer(64, 64)
+def test_elsewhere_it_is_torchs_convolution_to_the_bit(images, instructions):
+    plain, fast = layer()
     plain.to(images.dtype), fast.to(images.dtype)
-    found = fast(images)
-    assert torch.equal(found, plain(images))
-    assert type(found.grad_fn).__name__ == "ConvolutionBackward0"
+    gradient = torch.randn_like(images)
+    made = []
+    for convolution in (plain, fast):
+        leaf = images.clone().requires_grad_()
+        found = convolution(leaf)
+        made.append((found, *torch.autograd.grad(found, [leaf, *convolution.parameters()], gradient)))
+    assert all(torch.equal(one, other) for one, other in zip(*made, strict=True))
 
 
-def test_with_avx512_it_is_torchs_convolution_to_the_bit(monkeypatch):
-    plain, fast = layer(64, 64)
-    images = channels_last(8, 64, 12, 12, seed=1)
-    assert not torch.equal(fast(images), plain(images))
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    assert torch.equal(fast(images), plain(images))
+@pytest.mark.parametrize("few", [True, False], ids=["few", "all"])
+def test_under_autocast_it_computes_in_half_precision(few, instructions):
+    plain, fast = layer()
+    images = channels_last(8, 64, 18, 18, seed=1)
+    gradient = channels_last(8, 64, 18, 18, seed=2).bfloat16()
+    gradient = few_cells(gradient) if few else gradient
+    made = []
+    for convolution in (plain, fast):
+        leaf = images.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = convolution(leaf)
+        assert found.dtype == torch.bfloat16
+        made.append((found, *torch.autograd.grad(found, [leaf, *convolution.parameters()], gradient)))
+    for one, other in zip(*made, strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, rtol=2**-7, atol=2**-7 * one.abs().max().item())
 
 
-def test_under_autocast_it_computes_in_half_precision():
-    _, fast = layer(64, 64)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert fast(channels_last(8, 64, 12, 12, seed=1)).dtype == torch.bfloat16
-
-
-def test_without_gradients_values_are_the_same():
-    _, fast = layer(64, 64)
+def test_without_gradients_values_are_the_same(instructions):
+    _, fast = layer()
     images = channels_last(8, 64, 12, 12, seed=1)
     with torch.inference_mode():
         found = fast(images)
@@ -145,25 +166,52 @@ def test_without_gradients_values_are_the_same():
         nn.Conv2d(64, 64, 3),
         nn.Conv2d(64, 64, 3, padding="same"),
         nn.Conv2d(64, 64, 3, padding=1, padding_mode="reflect"),
-        nn.Conv2d(64, 36, 3, padding=1),
         nn.ConvTranspose2d(64, 64, 3, padding=1),
     ],
     ids=str,
 )
 def test_other_convolutions_stay_what_they_are(other):
     kind = type(other)
-    use_winograd(other)
+    use_fast_convolutions(other)
     assert type(other) is kind
 
 
 def test_a_detector_keeps_its_weights_and_names(small_detector, monkeypatch):
     torch.manual_seed(3)
     model = small_detector(channels=64)
-    monkeypatch.setattr(retinanet, "use_winograd", lambda module: None)
+    monkeypatch.setattr(retinanet, "use_fast_convolutions", lambda module: None)
     torch.manual_seed(3)
     plain = small_detector(channels=64).state_dict()
     assert list(model.state_dict()) == list(plain)
     assert all(torch.equal(value, plain[name]) for name, value in model.state_dict().items())
-    # ResNet-18's but for its first one and the strided, the pyramid's three, and one for each head's tower.
+    # ResNet-18's but for its first one and the strided, the pyramid's three, and two for each head.
     for each in (model, copy.deepcopy(model)):
-        assert sum(type(module) is WinogradConv2d for module in each.modules()) == 13 + 3 + 2
+        assert sum(type(module) is FastConv2d for module in each.modules()) == 13 + 3 + 4
+
+
+def test_a_detector_learns_the_same_where_most_cells_have_no_gradient(small_detector, ways):
+    """Boxes are learnt at positive anchors alone, so that their head's gradients are sparse."""
+    torch.manual_seed(3)
+    model = (
+        small_detector(channels=64, class_names=("cat",))
+        .train()
+        .double()
+        .to(memory_format=torch.channels_last)
+    )
+    plain = copy.deepcopy(model)
+    for module in plain.modules():
+        if type(module) is FastConv2d:
+            module.__class__ = nn.Conv2d
+    images = torch.rand(2, 3, 256, 320, dtype=torch.float64)
+    targets = [
+        {"boxes": torch.tensor([[40.0, 50, 80, 95]]), "labels": torch.tensor([0])},
+        {"boxes": torch.tensor([[100.0, 90, 150, 140]]), "labels": torch.tensor([0])},
+    ]
+    criterion = build_criterion(load_config("configs/coco-r50.yaml", []))
+    for each in (plain, model):
+        batch = ImageBatch(images, ((256, 320),) * 2, ((256, 320),) * 2)
+        sum(criterion(each.dense(batch), targets).values()).backward()
+    assert ways.count("sparse_gradients.weight_gradient") == 2
+    for (name, mine), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
+        within = 1e-9 * theirs.grad.abs().max().item()
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-9, atol=within, msg=name)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from detkit.models.convolution import use_winograd
+from detkit.models.convolution import use_fast_convolutions
 from detkit.training.averaging import moving_average
 from detkit.training.optimiser import build_optimiser
 
@@ -92,7 +92,7 @@ def test_a_fused_step_is_that_of_the_plain_loop(name, plain_optimiser, monkeypat
     model = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.Conv2d(64, 8, 3)).to(
         memory_format=torch.channels_last
     )
-    use_winograd(model)
+    use_fast_convolutions(model)
     plain = copy.deepcopy(model)
     optimiser = build_optimiser(model, name, learning_rate=1e-3, weight_decay=0.01)
     expected = plain_optimiser(plain.parameters(), lr=1e-3, weight_decay=0.01, foreach=False)
