@@ -32,6 +32,8 @@ SILENT = 0.05
 """Objects that score less are answered with background."""
 ALIKE = 1.5
 """Objects that score less than so many times background are not told from it."""
+BLOWN = 10.0
+"""A loss that rose to so many times what it began with: a detector that has to begin again."""
 LOCALISED = 0.3
 """Labels are judged once so many of the objects are found, under any name."""
 NAMED_RIGHT = 0.1
@@ -71,7 +73,8 @@ def verdicts(rows: Sequence[dict[str, Any]], *, steps: int, classes: int) -> lis
     roots = [*_prior(looks), *_anchors(looks), *_normaliser(looks)]
     if step <= EARLY * steps or roots or said:
         return roots
-    return list(_scores(looks, step)) or [*_labels(validations, classes), *_classes(validations)]
+    losses = _values([row for row in rows if row["event"] == "train"], "loss")
+    return list(_scores(looks, losses, step)) or [*_labels(validations, classes), *_classes(validations)]
 
 
 def _prior(looks: Sequence[dict[str, Any]]) -> Iterator[Verdict]:
@@ -124,7 +127,7 @@ def _labels(validations: Sequence[dict[str, Any]], classes: int) -> Iterator[Ver
         )
 
 
-def _scores(looks: Sequence[dict[str, Any]], step: int) -> Iterator[Verdict]:
+def _scores(looks: Sequence[dict[str, Any]], losses: Sequence[float], step: int) -> Iterator[Verdict]:
     """What is seen of the scores once a detector has had the time to learn."""
     late = [look for look in looks if look["step"] > step / 2][-LOOKS:]
     objects, background = _values(late, "foreground_score"), _values(late, "background_score")
@@ -149,6 +152,9 @@ def _scores(looks: Sequence[dict[str, Any]], step: int) -> Iterator[Verdict]:
         )
     elif score < min(SILENT, began):
         yield Verdict("rate too high", f"{told}, less than the {began:.2g} that they began with: {TOO_LARGE}")
+    elif score < SILENT and losses and max(losses) > BLOWN * losses[0]:
+        rise = f"the loss rose from {losses[0]:.3g} to {max(losses):.3g}"
+        yield Verdict("rate too high", f"{told}, and {rise}: {TOO_LARGE}")
     elif score < SILENT:
         yield Verdict(
             "rate too low",

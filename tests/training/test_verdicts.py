@@ -178,6 +178,19 @@ def test_scores_that_fell_are_no_reason_to_raise_the_rate(score):
     assert [one.cause for one in verdicts(rows, steps=100, classes=2)] == ["rate too high"]
 
 
+@pytest.mark.parametrize(
+    ("losses", "cause"), [((2.0, 2.5, 30.0, 1.0), "rate too high"), ((2.0, 12.0, 1.0), "rate too low")]
+)
+def test_a_loss_that_rose_tenfold_is_no_reason_to_raise_the_rate(losses, cause):
+    rows = [{"event": "train", "step": step, "loss": loss} for step, loss in enumerate(losses, start=1)]
+    rows += [look(step, foreground_score=0.02, background_score=0.001) for step in (1, 40, 50, 60)]
+    (verdict,) = verdicts(rows, steps=100, classes=2)
+    assert verdict.cause == cause
+    assert ("the loss rose from 2 to 30: steps may be too large" in verdict.sentence) == (
+        cause == "rate too high"
+    )
+
+
 def test_a_first_step_without_objects_says_nothing_of_imbalance():
     empty = {"foreground_score": None, "positive_loss": None, "positive_gradient": 0.0}
     slow = {"foreground_score": 0.02, "background_score": 0.01}
