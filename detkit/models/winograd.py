@@ -19,7 +19,8 @@ VALUES_PER_THREAD = 2**16
 
 
 def _in_two_directions(rows: list[list[float]]) -> Tensor:
-    return torch.kron(torch.tensor(rows), torch.tensor(rows))
+    matrix = torch.tensor(rows, dtype=torch.float32)
+    return torch.kron(matrix, matrix)
 
 
 # B^T, A and G of the paper.
@@ -45,7 +46,7 @@ def convolve(images: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     count, _, height, width = images.shape
     rows, columns = _tiles(images)
     kernels = (_FROM_KERNEL @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(16, weight.shape[1], -1)
-    made = torch.empty(count, len(weight), 2 * rows, 2 * columns, memory_format=torch.channels_last)
+    made = images.new_empty(count, 2 * rows, 2 * columns, len(weight)).permute(0, 3, 1, 2)
     for part, output in zip(*_parts(images, made), strict=True):
         products = torch.bmm(_transform_images(part), kernels)
         tiles = (_FROM_OUTPUT.t() @ products.view(16, -1)).view(2, 2, len(part), rows, columns, -1)

@@ -33,7 +33,7 @@ SILENT = 0.05
 ALIKE = 1.5
 """Objects that score less than so many times background are not told from it."""
 BLOWN = 10.0
-"""A loss that rose to so many times what it began with: a detector that has to begin again."""
+"""A loss that was so many times what it commonly is: a detector that was thrown off and had to begin again."""
 LOCALISED = 0.3
 """Labels are judged once so many of the objects are found, under any name."""
 NAMED_RIGHT = 0.1
@@ -152,14 +152,19 @@ def _scores(looks: Sequence[dict[str, Any]], losses: Sequence[float], step: int)
         )
     elif score < min(SILENT, began):
         yield Verdict("rate too high", f"{told}, less than the {began:.2g} that they began with: {TOO_LARGE}")
-    elif score < SILENT and losses and max(losses) > BLOWN * losses[0]:
-        rise = f"the loss rose from {losses[0]:.3g} to {max(losses):.3g}"
+    elif score < SILENT and losses and max(losses) > BLOWN * _common(losses):
+        rise = f"the loss, {_common(losses):.3g} as a rule, once was {max(losses):.3g}"
         yield Verdict("rate too high", f"{told}, and {rise}: {TOO_LARGE}")
     elif score < SILENT:
         yield Verdict(
             "rate too low",
             f"{told}: the detector has hardly begun to learn; raise optimiser.learning_rate, or train longer",
         )
+
+
+def _common(losses: Sequence[float]) -> float:
+    """The median of the losses so far, or of the second half of them where it is less."""
+    return float(min(np.median(losses), np.median(losses[len(losses) // 2 :])))
 
 
 def _classes(validations: Sequence[dict[str, Any]]) -> Iterator[Verdict]:

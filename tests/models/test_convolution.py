@@ -86,17 +86,22 @@ def test_values_and_gradients_equal_torchs_in_float64(case, few, bias, instructi
 
 
 @pytest.mark.parametrize("few", [True, False], ids=["few", "all"])
-@pytest.mark.parametrize("frozen", ["images", "weight"])
+@pytest.mark.parametrize("frozen", ["image", "weight", "bias"])
 def test_only_gradients_that_are_asked_for_are_computed(frozen, few, instructions, ways):
-    _, fast = layer()
-    images = channels_last(8, 64, 18, 18, seed=1).requires_grad_(frozen == "weight")
-    fast.weight.requires_grad_(frozen == "images")
+    plain, fast = layer()
     gradient = channels_last(8, 64, 18, 18, seed=2)
-    fast(images).backward(few_cells(gradient) if few else gradient)
-    assert (images.grad is None) == (frozen == "images")
-    assert (fast.weight.grad is None) == (frozen == "weight")
-    assert not any(frozen[:5] in used.split(".")[1] for used in ways)
-    assert len(ways) == (few or instructions == "AVX2")
+    made = []
+    for convolution in (plain, fast):
+        leaves = {"image": channels_last(8, 64, 18, 18, seed=1), **dict(convolution.named_parameters())}
+        for name, leaf in leaves.items():
+            leaf.requires_grad_(name != frozen)
+        convolution(leaves["image"]).backward(few_cells(gradient) if few else gradient)
+        made.append({name: leaf.grad for name, leaf in leaves.items()})
+    assert made[1].pop(frozen) is None
+    for name, found in made[1].items():
+        torch.testing.assert_close(found, made[0][name], rtol=1e-4, atol=1e-4 * found.abs().max().item())
+    assert not any(used.endswith(f"{frozen}_gradient") for used in ways)
+    assert len(ways) == (few or instructions == "AVX2") * (2 if frozen == "bias" else 1)
 
 
 def test_an_activation_in_place_may_follow(instructions):
@@ -148,6 +153,72 @@ def test_under_autocast_it_computes_in_half_precision(few, instructions):
         torch.testing.assert_close(one, other, rtol=2**-7, atol=2**-7 * one.abs().max().item())
 
 
+@pytest.mark.parametrize("few", [True, False], ids=["few", "all"])
+def test_a_backward_pass_under_autocast_computes_as_the_forward_pass_did(few, instructions):
+    plain, fast = layer()
+    gradient = channels_last(8, 64, 18, 18, seed=2)
+    gradient = few_cells(gradient) if few else gradient
+    for convolution in (plain, fast):
+        found = convolution(channels_last(8, 64, 18, 18, seed=1))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found.backward(gradient)
+    exact = plain.weight.grad
+    torch.testing.assert_close(fast.weight.grad, exact, rtol=1e-4, atol=1e-5 * exact.abs().max().item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.uint8, torch.int64], ids=str)
+def test_types_that_do_not_go_together_are_refused_as_torch_does(dtype, instructions):
+    plain, fast = layer()
+    images = channels_last(8, 64, 18, 18, seed=1).to(dtype)
+    for convolution in (plain, fast):
+        with pytest.raises(RuntimeError, match=r"type|dtype|unsupported"):
+            convolution(images)
+
+
+def test_autocast_leaves_double_precision_alone(instructions):
+    plain, fast = layer()
+    plain.double(), fast.double()
+    images = channels_last(8, 64, 18, 18, seed=1).double()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert fast(images).dtype == plain(images).dtype == torch.float64
+
+
+def test_a_weight_that_changed_since_the_forward_pass_is_refused(instructions):
+    _, fast = layer()
+    found = fast(channels_last(8, 64, 18, 18, seed=1)).sum()
+    with torch.no_grad():
+        fast.weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        found.backward()
+
+
+def test_a_second_derivative_is_refused(instructions):
+    _, fast = layer()
+    images = channels_last(8, 64, 18, 18, seed=1).requires_grad_()
+    (first,) = torch.autograd.grad(fast(images).square().sum(), images, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_compiled_it_is_torchs_convolution(instructions):
+    plain, fast = layer()
+    images = channels_last(8, 64, 18, 18, seed=1)
+    found = torch.compile(fast, backend="aot_eager", fullgraph=True)(images)
+    assert torch.equal(found, plain(images))
+
+
+def test_the_default_type_makes_no_difference(instructions, monkeypatch):
+    _, fast = layer()
+    images = channels_last(8, 64, 18, 18, seed=1)
+    expected = fast(images)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = fast(images)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+
+
 def test_without_gradients_values_are_the_same(instructions):
     _, fast = layer()
     images = channels_last(8, 64, 12, 12, seed=1)
@@ -159,6 +230,7 @@ def test_without_gradients_values_are_the_same(instructions):
 @pytest.mark.parametrize(
     "other",
     [
+        nn.Conv2d(32, 64, 3, padding=1),
         nn.Conv2d(64, 64, 1),
         nn.Conv2d(64, 64, 3, padding=1, stride=2),
         nn.Conv2d(64, 64, 3, padding=2, dilation=2),

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
@@ -53,7 +52,7 @@ def test_they_equal_torchs(shape, outputs, share, dtype):
         torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=within)
 
 
-def test_parts_add_up_and_half_precision_is_rounded_to_once(monkeypatch):
+def test_parts_add_up_in_single_precision(monkeypatch):
     images, weight, gradient, cells = case((4, 8, 16, 16), 12, 0.5, torch.bfloat16)
     whole = image_gradient(weight, gradient, cells), weight_gradient(images, gradient, cells)
     monkeypatch.setattr(sparse_gradients, "PATCH_BYTES", 1)
@@ -79,29 +78,36 @@ def test_every_value_but_zero_is_a_gradient(value):
 
 
 def test_a_gradient_of_any_layout_is_taken():
-    images, weight, gradient, cells = case((4, 8, 24, 24), 12, 0.1)
-    other = gradient.contiguous()
-    assert torch.equal(cells_with_gradient(other), cells)
-    for found, expected in (
-        (image_gradient(weight, other, cells), image_gradient(weight, gradient, cells)),
-        (weight_gradient(images, other, cells), weight_gradient(images, gradient, cells)),
-    ):
-        torch.testing.assert_close(found, expected)
+    images, weight, gradient, cells = case((4, 8, 24, 24), 12, 0.02)
+    for other in (gradient.contiguous(), torch.cat([gradient, gradient], dim=3)[..., :24]):
+        assert torch.equal(cells_with_gradient(other), cells)
+        assert torch.equal(image_gradient(weight, other, cells), image_gradient(weight, gradient, cells))
+        assert torch.equal(weight_gradient(images, other, cells), weight_gradient(images, gradient, cells))
+
+
+def of_cells(cells: Tensor) -> Tensor:
+    return cells[:, None].float().repeat(1, 8, 1, 1).to(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(
-    ("side", "share", "few"), [(40, 0.2, True), (40, 0.3, False), (40, 1.0, False), (20, 0.1, False)]
+    ("side", "rows", "few"), [(40, 10, True), (40, 14, False), (40, 40, False), (20, 2, False)]
 )
-def test_where_they_are_faster(side, share, few):
-    cells = torch.zeros(2, side, side)
-    cells.view(-1)[torch.randperm(cells.numel())[: int(share * cells.numel())]] = 1
-    found = cells_with_gradient(cells[:, None].repeat(1, 8, 1, 1).to(memory_format=torch.channels_last))
+def test_where_they_are_faster(side, rows, few):
+    cells = torch.zeros(2, side, side, dtype=torch.bool)
+    cells[:, :rows] = True
+    found = cells_with_gradient(of_cells(cells))
     assert (found is not None) == few
-    assert found is None or torch.equal(found, cells.bool())
+    assert found is None or torch.equal(found, cells)
 
 
-def test_a_gradient_in_all_cells_that_are_sampled_and_in_few_others_is_left_to_torch():
-    gradient = F.interpolate(torch.ones(2, 8, 10, 10), scale_factor=4).to(memory_format=torch.channels_last)
-    gradient[:, :, torch.arange(40) % 4 != 0] = 0
-    gradient[:, :, :, torch.arange(40) % 4 != 0] = 0
-    assert cells_with_gradient(gradient) is None
+@pytest.mark.parametrize(("every", "few"), [(5, True), (3, False)])
+def test_scattered_cells_reach_many_more(every, few):
+    cells = torch.zeros(2, 60, 60, dtype=torch.bool)
+    cells[:, 1::every, 1::every] = True
+    assert (cells_with_gradient(of_cells(cells)) is not None) == few
+
+
+def test_a_gradient_in_all_cells_that_are_sampled_is_left_to_torch():
+    cells = torch.zeros(2, 40, 40, dtype=torch.bool)
+    cells[:, ::4, ::4] = True
+    assert cells_with_gradient(of_cells(cells)) is None
