@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-LARGEST_SHARE = 0.3
+LARGEST_SHARE = 0.4
 """Of the work of the whole convolution; with more it is as fast."""
 LEAST_CELLS = 2048
 """Of a batch of maps, with a gradient or without; below it there is too little to spare."""

@@ -90,7 +90,7 @@ def of_cells(cells: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("side", "rows", "few"), [(40, 10, True), (40, 14, False), (40, 40, False), (20, 2, False)]
+    ("side", "rows", "few"), [(40, 15, True), (40, 18, False), (40, 40, False), (20, 2, False)]
 )
 def test_where_they_are_faster(side, rows, few):
     cells = torch.zeros(2, side, side, dtype=torch.bool)
