@@ -46,7 +46,8 @@ def convolve(images: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     count, _, height, width = images.shape
     rows, columns = _tiles(images)
     kernels = (_FROM_KERNEL @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(16, weight.shape[1], -1)
-    made = images.new_empty(count, 2 * rows, 2 * columns, len(weight)).permute(0, 3, 1, 2)
+    shape = count, len(weight), 2 * rows, 2 * columns
+    made = torch.empty(shape, dtype=images.dtype, memory_format=torch.channels_last)
     for part, output in zip(*_parts(images, made), strict=True):
         products = torch.bmm(_transform_images(part), kernels)
         tiles = (_FROM_OUTPUT.t() @ products.view(16, -1)).view(2, 2, len(part), rows, columns, -1)
