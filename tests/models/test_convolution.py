@@ -139,19 +139,21 @@ def test_elsewhere_it_is_torchs_convolution_to_the_bit(images, instructions):
 @pytest.mark.parametrize("few", [True, False], ids=["few", "all"])
 def test_under_autocast_it_computes_in_half_precision(few, instructions):
     plain, fast = layer()
+    plain.double()
     images = channels_last(8, 64, 18, 18, seed=1)
     gradient = channels_last(8, 64, 18, 18, seed=2).bfloat16()
     gradient = few_cells(gradient) if few else gradient
-    made = []
-    for convolution in (plain, fast):
-        leaf = images.clone().requires_grad_()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            found = convolution(leaf)
-        assert found.dtype == torch.bfloat16
-        made.append((found, *torch.autograd.grad(found, [leaf, *convolution.parameters()], gradient)))
-    for one, other in zip(*made, strict=True):
-        assert one.dtype == other.dtype
-        torch.testing.assert_close(one, other, rtol=2**-7, atol=2**-7 * one.abs().max().item())
+    leaf, exact_leaf = images.clone().requires_grad_(), images.double().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = fast(leaf)
+    assert found.dtype == torch.bfloat16
+    exact = plain(exact_leaf)
+    made = (found, *torch.autograd.grad(found, [leaf, *fast.parameters()], gradient))
+    expected = (exact, *torch.autograd.grad(exact, [exact_leaf, *plain.parameters()], gradient.double()))
+    assert [each.dtype for each in made[1:]] == [torch.float32] * 3
+    for one, other in zip(made, expected, strict=True):
+        within = 2**-7 * other.abs().max().item()
+        torch.testing.assert_close(one.double(), other, rtol=2**-7, atol=within)
 
 
 @pytest.mark.parametrize("few", [True, False], ids=["few", "all"])
