@@ -1,22 +1,15 @@
 """benchmarks/convolution.py on a tiny case: all compute the same gradients, of as many cells as was asked for."""
 
 import json
-import sys
+from functools import partial
 
 import convolution
 import pytest
 import torch
 
-from detkit.console import run_tool
+from tests.benchmarks.scripts import run_script
 
-
-def run(monkeypatch, *arguments):
-    """The script in this process; its exit status."""
-    monkeypatch.setattr(sys, "argv", ["convolution.py", *map(str, arguments)])
-    try:
-        return run_tool(convolution.main)
-    except SystemExit as ended:
-        return ended.code
+run = partial(run_script, convolution)
 
 
 @pytest.mark.parametrize(("dtype", "names"), [(torch.float32, 3), (torch.bfloat16, 2)], ids=str)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import mining
 from mining import DETECTION, FILES, FORWARD, MINING, Case, Inputs
 
-from detkit.console import run_tool
 from detkit.mining.manifest import read_manifest
+from tests.benchmarks.scripts import run_script
 
 CPU = torch.device("cpu")
 TINY = Case(size=128, batch=2, classes=3, boxes=2)
@@ -31,13 +32,7 @@ KEYS = {
 }
 
 
-def run(monkeypatch, *arguments):
-    """The script in this process; its exit status."""
-    monkeypatch.setattr(sys, "argv", ["mining.py", *map(str, arguments)])
-    try:
-        return run_tool(mining.main)
-    except SystemExit as ended:
-        return ended.code
+run = partial(run_script, mining)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,20 +26,14 @@ from step_cases import (
     Inputs,
 )
 
-from detkit.console import run_tool
+from tests.benchmarks.scripts import run_script
 
 CPU = torch.device("cpu")
 TINY = Case(size=128, batch=1, classes=3, boxes=4)
 KEYS = {"measure", "implementation", "device", "dtype", "case", "median_ms", "rounds", "images_per_second"}
 
 
-def run(monkeypatch, *arguments: str | Path) -> int:
-    """The script in this process; its exit status."""
-    monkeypatch.setattr(sys, "argv", ["step.py", *map(str, arguments)])
-    try:
-        return run_tool(step.main)
-    except SystemExit as ended:
-        return ended.code
+run = partial(run_script, step)
 
 
 def test_the_case_is_the_goals_but_for_what_is_asked_for():
