@@ -1,4 +1,4 @@
-"""The scripts in tools as a user runs them, but in this process, which saves the seconds that importing torch takes."""
+"""Scripts as a user runs them, but in this process, which saves the seconds that importing torch takes."""
 
 import io
 import os
@@ -6,9 +6,12 @@ import runpy
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
+
+from detkit.console import run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -34,7 +37,7 @@ def command(tool: str, *arguments: object) -> list[str]:
 
 
 def run_script(tool: str, *arguments: object) -> Ended:
-    """Run a script to its end."""
+    """Run a script in tools to its end."""
     streams = [io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2)]  # as strict as a terminal
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(streams[0]), redirect_stderr(streams[1]):
         patch.setattr(sys, "argv", command(tool, *arguments)[1:])
@@ -60,3 +63,12 @@ def refused(tool: str, *arguments: object) -> str:
     said = printed_by(tool, *arguments, status=2)
     assert "Traceback" not in said
     return said.partition("error: ")[2]
+
+
+def run_main(script: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> object:
+    """Run the ``main`` of an imported script, one of benchmarks, to its end; its exit status."""
+    monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, arguments)])
+    try:
+        return run_tool(script.main)
+    except SystemExit as ended:
+        return ended.code

@@ -6,10 +6,9 @@ from functools import partial
 import convolution
 import pytest
 import torch
+from scripts import run_main
 
-from tests.benchmarks.scripts import run_script
-
-run = partial(run_script, convolution)
+run = partial(run_main, convolution)
 
 
 @pytest.mark.parametrize(("dtype", "names"), [(torch.float32, 3), (torch.bfloat16, 2)], ids=str)

@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import mining
 from mining import DETECTION, FILES, FORWARD, MINING, Case, Inputs
+from scripts import run_main
 
 from detkit.mining.manifest import read_manifest
-from tests.benchmarks.scripts import run_script
 
 CPU = torch.device("cpu")
 TINY = Case(size=128, batch=2, classes=3, boxes=2)
@@ -32,7 +32,7 @@ KEYS = {
 }
 
 
-run = partial(run_script, mining)
+run = partial(run_main, mining)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import step
+from scripts import run_main
 from step_cases import (
     CANDIDATES,
     CHANNELS_LAST,
@@ -26,14 +27,12 @@ from step_cases import (
     Inputs,
 )
 
-from tests.benchmarks.scripts import run_script
-
 CPU = torch.device("cpu")
 TINY = Case(size=128, batch=1, classes=3, boxes=4)
 KEYS = {"measure", "implementation", "device", "dtype", "case", "median_ms", "rounds", "images_per_second"}
 
 
-run = partial(run_script, step)
+run = partial(run_main, step)
 
 
 def test_the_case_is_the_goals_but_for_what_is_asked_for():
