@@ -53,9 +53,8 @@ def weight_gradient(images: Tensor, gradient: Tensor, cells: Tensor) -> Tensor:
     others may lie in any, and are copied where it is another.
     """
     pixels, gradients = _flat(images), _flat(gradient)
-    precise = torch.promote_types(
-        gradient.dtype, torch.float32
-    )  # sums of parts do not round in half precision
+    # Parts are added up in float32 at least, so that their sums do not round in half precision.
+    precise = torch.promote_types(gradient.dtype, torch.float32)
     made = gradient.new_zeros(gradient.shape[1], 3, 3, images.shape[1], dtype=precise)
     for part in _parts(cells, images):
         patches = _patches(pixels, images.shape, part)

@@ -1,16 +1,11 @@
 """benchmarks/mining.py on a tiny case: it mines what it says, every time anew; no timings."""
 
 import json
-import sys
 from functools import partial
-from pathlib import Path
-
-import pytest
-import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import mining
+import pytest
+import torch
 from mining import DETECTION, FILES, FORWARD, MINING, Case, Inputs
 from scripts import run_main
 

@@ -1,17 +1,12 @@
 """benchmarks/step.py on tiny cases: both detectors are the same and do what is said; no timings."""
 
 import json
-import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
-import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
 import step
+import torch
 from scripts import run_main
 from step_cases import (
     CANDIDATES,
