@@ -128,6 +128,25 @@ def test_where_torch_cannot_be_imported_it_installs_without(checkout):
     assert [path.name.split("-", 2)[2] for path in (checkout / "dist").iterdir()] == ["py3-none-any.whl"]
 
 
+@pytest.mark.parametrize(("command", "accepted"), [("build_ext --inplace", True), ("bdist_wheel", False)])
+def test_an_old_setuptools_builds_in_place_and_makes_no_wheel(checkout, command, accepted):
+    """As on a machine with a GPU that is offline."""
+    program = (
+        "import runpy, setuptools, sys; setuptools.__version__ = '76.1.0'; "
+        "sys.argv = ['setup.py', *sys.argv[1:]]; runpy.run_path('setup.py')"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program, *command.split()],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=checkout,
+        env={**os.environ, "DETKIT_BUILD": "0"},
+    )
+    assert (process.returncode == 0) == accepted, process.stderr
+    assert ("setuptools 76.1.0 is too old; pip install 'setuptools>=77'" in process.stderr) != accepted
+
+
 @needs_compiler
 def test_one_wheel_serves_every_python(checkout):
     build(checkout, "bdist_wheel")
