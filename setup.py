@@ -186,8 +186,8 @@ def run(command: list[str]) -> None:
     subprocess.run(command, check=True)
 
 
-# Without isolation, pip does not look at what pyproject.toml requires. Building in place writes no metadata, and any
-# setuptools does: a machine with a GPU may be offline.
+# Without isolation, pip does not look at what pyproject.toml requires. The libraries alone have no
+# metadata, and any setuptools builds them: a machine with a GPU may be offline.
 if "build_ext" not in sys.argv and int(setuptools.__version__.split(".")[0]) < 77:
     sys.exit(f"detkit: setuptools {setuptools.__version__} is too old; pip install 'setuptools>=77'")
 libraries = extensions()

@@ -30,16 +30,21 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def build(folder, *arguments, **environment):
-    """Run setup.py; without a CUDA compiler unless the test names one."""
-    process = subprocess.run(
-        [sys.executable, "setup.py", *(arguments or ("build_ext", "--inplace"))],
+def run(folder, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, *arguments],
         capture_output=True,
         text=True,
         check=False,
         cwd=folder,
-        env={**os.environ, "DETKIT_CUDA": "0", **environment},
+        env={**os.environ, **environment},
     )
+
+
+def build(folder, *arguments, **environment):
+    """Run setup.py; without a CUDA compiler unless the test names one."""
+    command = arguments or ("build_ext", "--inplace")
+    process = run(folder, "setup.py", *command, **{"DETKIT_CUDA": "0", **environment})
     assert process.returncode == 0, process.stderr
     return process
 
@@ -114,14 +119,7 @@ def test_where_torch_cannot_be_imported_it_installs_without(checkout):
     packages = Path(setuptools.__file__).parents[1]
     for path in (*packages.glob("setuptools*"), packages / "_distutils_hack"):
         (checkout / "only" / path.name).symlink_to(path)
-    process = subprocess.run(
-        [sys.executable, "-S", "setup.py", "bdist_wheel"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout / "only")},
-    )
+    process = run(checkout, "-S", "setup.py", "bdist_wheel", PYTHONPATH=str(checkout / "only"))
     assert process.returncode == 0, process.stderr
     assert "the extension is left out: torch cannot be imported here" in process.stderr
     assert "--no-build-isolation" in process.stderr
@@ -133,16 +131,9 @@ def test_an_old_setuptools_builds_in_place_and_makes_no_wheel(checkout, command,
     """As on a machine with a GPU that is offline."""
     program = (
         "import runpy, setuptools, sys; setuptools.__version__ = '76.1.0'; "
-        "sys.argv = ['setup.py', *sys.argv[1:]]; runpy.run_path('setup.py')"
+        "sys.argv[0] = 'setup.py'; runpy.run_path('setup.py')"
     )
-    process = subprocess.run(
-        [sys.executable, "-c", program, *command.split()],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=checkout,
-        env={**os.environ, "DETKIT_BUILD": "0"},
-    )
+    process = run(checkout, "-c", program, *command.split(), DETKIT_BUILD="0")
     assert (process.returncode == 0) == accepted, process.stderr
     assert ("setuptools 76.1.0 is too old; pip install 'setuptools>=77'" in process.stderr) != accepted
 
